@@ -1,0 +1,47 @@
+"""Motion and appearance labels of video clips for self-supervised pre-training.
+
+The labels are those of Wang et al., "Self-supervised Spatio-temporal Representation Learning for
+Videos by Predicting Motion and Appearance Statistics", CVPR 2019. The names below are the stable
+interface; each is loaded when it is first used, so that ``import labelgen`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelgen.boundaries import motion_boundaries
+    from labelgen.clips import read_clips
+    from labelgen.flow import optical_flow
+    from labelgen.labels import LABELS, clip_labels, flip_labels
+
+__all__ = [
+    "LABELS",
+    "clip_labels",
+    "flip_labels",
+    "motion_boundaries",
+    "optical_flow",
+    "read_clips",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LABELS": "labelgen.labels",
+    "clip_labels": "labelgen.labels",
+    "flip_labels": "labelgen.labels",
+    "motion_boundaries": "labelgen.boundaries",
+    "optical_flow": "labelgen.flow",
+    "read_clips": "labelgen.clips",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,240 @@
+"""The command line of labelgen: it parses, and calls one function per command.
+
+Whatever needs OpenCV, Numba or HDF5 is imported inside the command, so that ``--help`` is fast.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import labelgen
+from labelgen.errors import LabelgenError
+
+_INTERRUPTED = 130
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+root_option = click.option(
+    "--root", type=_FOLDER, default=".", show_default=True, help="Folder that holds the videos."
+)
+shards_argument = click.argument("shards", type=_FOLDER)
+
+
+class _Commands(click.Group):
+    """Turns a user's mistake into one sentence, and Ctrl-C into its usual exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except LabelgenError as error:
+            raise _Mistake(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\nstopped; run the same command again to go on where it was", err=True)
+            sys.exit(_INTERRUPTED)
+
+
+class _Mistake(click.ClickException):
+    exit_code = 2
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(labelgen.__version__, prog_name="labelgen")
+def main() -> None:
+    """Turn raw videos into shards of 27 motion and appearance labels per 16-frame clip.
+
+    \b
+    labelgen manifest folder --root videos -o videos.csv
+    labelgen extract --manifest videos.csv --root videos --out shards --workers 8
+    labelgen verify shards
+    """
+
+
+@main.command()
+@click.argument("dataset")
+@root_option
+@click.option(
+    "--splits",
+    "lists",
+    type=_FOLDER,
+    help="Folder of the official lists.  [default: where they unpack below the root]",
+)
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    help="Split to list; may be given several times.  [default: the dataset's first]",
+)
+@click.option("-o", "--output", type=_FILE, required=True, help="CSV file to write.")
+def manifest(
+    dataset: str, root: Path, lists: Path | None, splits: tuple[str, ...], output: Path
+) -> None:
+    """Write the per-video CSV of a DATASET that lies under --root.
+
+    DATASET is a name in data_manifest.csv (demo, ucf101, hmdb51, kinetics400), or "folder" for any
+    folder of videos, in which a video's class is its parent folder. Prints expected against found.
+    """
+    from labelgen.datasets import write_dataset_manifest
+
+    for line in write_dataset_manifest(dataset, output, root=root, lists=lists, splits=splits):
+        click.echo(line, err=True)
+
+
+@main.command()
+@click.option(
+    "--manifest",
+    "manifest_file",
+    type=_FILE,
+    help="CSV of videos.  [default: every video below --root]",
+)
+@root_option
+@click.option(
+    "--out",
+    type=_FOLDER,
+    default="shards",
+    show_default=True,
+    help="Folder for the shards; sealed shards in it are kept.",
+)
+@click.option("--name", help="Beginning of the shards' names.  [default: the manifest's name]")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes; 0 works in this one.  [default: one per core]",
+)
+@click.option(
+    "--flow",
+    default="tvl1",
+    show_default=True,
+    metavar="METHOD[:NAME=VALUE,...]",
+    help="tvl1, farneback or dis, and any of its parameters.",
+)
+@click.option(
+    "--crops",
+    default="center",
+    show_default=True,
+    help="Crops to label: center, grid:S (every S pixels), random:K, or all (1020).",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of random:K.")
+@click.option(
+    "--profile",
+    type=click.Choice(["paper", "authors"]),
+    default="paper",
+    show_default=True,
+    help="The paper's conventions, or the released code's with its quirks.",
+)
+@click.option(
+    "--frames",
+    default="jpeg:95",
+    show_default=True,
+    help="How frames are stored: jpeg[:QUALITY], raw or none.",
+)
+@click.option(
+    "--store-flow",
+    type=click.Choice(["none", "float16", "float32"]),
+    is_flag=False,
+    flag_value="float16",
+    default="none",
+    show_default=True,
+    help="Store flow too; float16 if no type follows.",
+)
+@click.option("--no-labels", is_flag=True, help="Frames and classes only: no flow, no labels.")
+@click.option("--no-boundaries", is_flag=True, help="Do not store motion boundaries.")
+@click.option(
+    "--clip-stride",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Frames from one clip's start to the next one's.",
+)
+@click.option(
+    "--clips-per-shard",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="About how many clips a shard holds.",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(min=0),
+    help="Stop when more videos than this fail.  [default: never]",
+)
+def extract(
+    *,
+    manifest_file: Path | None,
+    root: Path,
+    out: Path,
+    name: str | None,
+    workers: int | None,
+    max_failures: int | None,
+    flow: str,
+    no_labels: bool,
+    no_boundaries: bool,
+    **settings: Any,
+) -> None:
+    """Cut videos into 16-frame clips, label them, and write sealed HDF5 shards.
+
+    Run the same command again after an interruption: sealed shards are skipped. Videos that give
+    no clip are listed in failures.csv. Exit codes: 0 done, 1 not one clip, 2 a mistake, 130
+    interrupted.
+    """
+    from labelgen.flow import parse_flow
+    from labelgen.pipeline import run
+    from labelgen.settings import ExtractSettings
+
+    summary = run(
+        manifest_file,
+        root=root,
+        out=out,
+        name=name,
+        settings=ExtractSettings(
+            flow=parse_flow(flow), labels=not no_labels, boundaries=not no_boundaries, **settings
+        ),
+        workers=workers,
+        max_failures=max_failures,
+    )
+    for line in summary.lines():
+        click.echo(line, err=True)
+    if not summary.clips and not summary.skipped:
+        sys.exit(1)
+
+
+@main.command()
+@shards_argument
+def inspect(shards: Path) -> None:
+    """Print what SHARDS holds: sizes, settings, and how often each label takes each value."""
+    from labelgen.summary import summary_lines
+
+    for line in summary_lines(shards):
+        click.echo(line)
+
+
+@main.command()
+@shards_argument
+def verify(shards: Path) -> None:
+    """Check that SHARDS is complete and undamaged; exit with 1 and name what is wrong if not."""
+    from labelgen.verify import find_problems
+
+    checked, problems = find_problems(shards)
+    for problem in problems:
+        click.echo(problem)
+    click.echo(f"{checked} shards checked, {len(problems)} problems")
+    if problems:
+        sys.exit(1)
+
+
+@main.command()
+@shards_argument
+@click.option("-o", "--output", type=_FILE, required=True, help="HDF5 file to write.")
+def index(shards: Path, output: Path) -> None:
+    """Write one virtual HDF5 file that shows all of SHARDS as a whole.
+
+    The file holds no clip itself: it refers to the shards, so keep it beside them.
+    """
+    from labelgen.index import write_index
+
+    clips = write_index(shards, output)
+    click.echo(f"{output}: {clips} clips", err=True)

@@ -1,0 +1,208 @@
+"""The 14 motion labels: where motion boundaries are largest, which way, and when (Sec. 3.2).
+
+Every decision compares sums of magnitudes. Magnitudes are first rounded to 38 binary digits of the
+clip's largest, and kept in float64 as whole numbers: sums over a frame stay below 2**53 and are
+exact, so they depend neither on the order of summation nor on the way a block is put together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from labelgen.boundaries import prewitt_row
+from labelgen.partitions import AREAS, ATOMS, BOUNDS, CROP_SIZE, MEMBERS
+
+ORIENTATIONS = 8
+"""Orientation bins of 45 degrees, counterclockwise from the right as seen on the screen."""
+
+MOTION_LABELS = 14
+
+# 128 * 171 pixels are fewer than 2**15, and 38 + 15 = 53 binary digits is what float64 holds.
+_DIGITS = 38
+
+
+class MotionMaps(NamedTuple):
+    """What the motion labels of any crop of one clip are made of, per component u, v.
+
+    Attributes
+    ----------
+    magnitude : (2, H, W) float64
+        |M| in whole units of a common scale.
+    orientation : (2, H, W) uint8
+        Orientation bin of M, 0..7.
+    pairs : (2, T-1, H, W-111) float64
+        Each frame pair's own boundary magnitude, in whole units of a common scale, summed over
+        the 112 pixels of a row that start at each column.
+    """
+
+    magnitude: np.ndarray
+    orientation: np.ndarray
+    pairs: np.ndarray
+
+
+def motion_maps(flow: np.ndarray, sums: np.ndarray) -> MotionMaps:
+    """Return magnitudes and orientations of a clip's motion boundaries on the full frame.
+
+    Parameters
+    ----------
+    flow : (T-1, 2, H, W) float32
+        Pixels per frame.
+    sums : (2, 2, H, W) float64
+        Its summed boundaries, `labelgen.boundaries.boundary_sums`.
+
+    Returns
+    -------
+    MotionMaps
+    """
+    pairs, components, height, width = flow.shape
+    magnitude = np.empty((components, height, width))
+    orientation = np.empty((components, height, width), dtype=np.uint8)
+    _polar(sums, magnitude, orientation)
+    _to_whole_units(magnitude, _unit(magnitude.max()))
+    segments = np.empty((components, pairs, height, width - CROP_SIZE + 1))
+    # A difference of two displacements in each direction is at most sqrt(2) times the largest.
+    _pair_segments(flow, _unit(2.0 * max(flow.max(), -flow.min())), segments)
+    return MotionMaps(magnitude, orientation, segments)
+
+
+def motion_labels(maps: MotionMaps, crops: np.ndarray) -> np.ndarray:
+    """Return the motion labels of some crops of one clip.
+
+    Parameters
+    ----------
+    maps : MotionMaps
+        Of the clip.
+    crops : (K, 2) int64
+        Top and left of each crop.
+
+    Returns
+    -------
+    (K, 14) uint8
+        1-based, in the order of `labelgen.LABELS`.
+    """
+    labels = np.empty((len(crops), MOTION_LABELS), dtype=np.uint8)
+    _label_crops(*maps, crops, ATOMS, MEMBERS, AREAS, BOUNDS, labels)
+    return labels
+
+
+def _unit(largest: float) -> float:
+    """Return the power of two that brings the largest magnitude just below 2**_DIGITS."""
+    _, exponent = np.frexp(largest)
+    return float(np.ldexp(1.0, min(_DIGITS - int(exponent), 1000)))
+
+
+@njit(cache=True)
+def _polar(sums, magnitude, orientation):  # type: ignore[no-untyped-def]
+    """Fill the magnitude and the orientation bin, both (2, H, W), of sums (2, 2, H, W)."""
+    for c in range(sums.shape[0]):
+        for i in range(sums.shape[2]):
+            for j in range(sums.shape[3]):
+                x, y = sums[c, 0, i, j], sums[c, 1, i, j]
+                magnitude[c, i, j] = np.sqrt(x * x + y * y)
+                orientation[c, i, j] = _orientation_bin(x, -y)
+
+
+@njit(cache=True)
+def _to_whole_units(values, unit):  # type: ignore[no-untyped-def]
+    flat = values.reshape(-1)
+    for i in range(flat.size):
+        flat[i] = np.rint(flat[i] * unit)
+
+
+@njit(cache=True)
+def _pair_segments(flow, unit, segments):  # type: ignore[no-untyped-def]
+    """Fill `segments`, the `MotionMaps.pairs` of a flow, row by row."""
+    pairs, components, height, width = flow.shape
+    scratch, more_scratch = np.empty(width + 2), np.empty(width + 2)
+    x_row, y_row = np.empty(width), np.empty(width)
+    for pair in range(pairs):
+        for c in range(components):
+            for y in range(height):
+                prewitt_row(flow[pair, c], y, scratch, more_scratch, x_row, y_row)
+                for x in range(width):
+                    magnitude = np.sqrt(x_row[x] * x_row[x] + y_row[x] * y_row[x])
+                    x_row[x] = np.rint(magnitude * unit)
+                _slide(x_row, segments[c, pair, y])
+
+
+# Whole numbers add up the same in any order, so the compiler may choose the fastest.
+@njit(cache=True, fastmath={"reassoc"})
+def _slide(row, sums):  # type: ignore[no-untyped-def]
+    """Fill `sums` with the sums of 112 consecutive values of `row`."""
+    first = 0.0
+    for x in range(CROP_SIZE):
+        first += row[x]
+    sums[0] = first
+    for x in range(1, sums.size):
+        sums[x] = sums[x - 1] + (row[x + CROP_SIZE - 1] - row[x - 1])
+
+
+@njit(cache=True, inline="always")
+def _orientation_bin(x, up):  # type: ignore[no-untyped-def]
+    # Each quadrant owns the half-axis it starts with, going counterclockwise.
+    if x > 0 and up >= 0:
+        return 0 if up < x else 1
+    if x <= 0 and up > 0:
+        return 2 if -x < up else 3
+    if x < 0 and up <= 0:
+        return 4 if -up < -x else 5
+    if up < 0:
+        return 6 if x < -up else 7
+    return 0
+
+
+@njit(cache=True)
+def _label_crops(magnitude, orientation, pairs, crops, atoms, members, areas, bounds, labels):  # type: ignore[no-untyped-def]
+    partitions = bounds.size - 1
+    bins = np.empty((members.shape[0], ORIENTATIONS))
+    for k in range(crops.shape[0]):
+        top, left = crops[k]
+        for c in range(2):
+            _block_bins(magnitude[c], orientation[c], atoms, members, top, left, bins)
+            for p in range(partitions):
+                first, last = bounds[p], bounds[p + 1]
+                block = first + largest_mean(bins[first:last], areas[first:last])
+                labels[k, 4 * p + 2 * c] = 1 + block - first
+                labels[k, 4 * p + 2 * c + 1] = 1 + np.argmax(bins[block])
+            labels[k, 4 * partitions + c] = 1 + _largest_pair(pairs[c], top, left)
+
+
+@njit(cache=True)
+def _block_bins(magnitude, orientation, atoms, members, top, left, bins):  # type: ignore[no-untyped-def]
+    """Sum of magnitudes per block and orientation bin, over one crop."""
+    sums = np.zeros((members.shape[1], ORIENTATIONS))
+    for i in range(CROP_SIZE):
+        for j in range(CROP_SIZE):
+            y, x = top + i, left + j
+            sums[atoms[i, j], orientation[y, x]] += magnitude[y, x]
+    bins[:] = 0
+    for block in range(members.shape[0]):
+        for atom in range(members.shape[1]):
+            if members[block, atom]:
+                for k in range(ORIENTATIONS):
+                    bins[block, k] += sums[atom, k]
+
+
+@njit(cache=True)
+def largest_mean(bins, areas):  # type: ignore[no-untyped-def]
+    """Index of the block with the largest mean magnitude; `bins` is (B, 8) sums, `areas` (B,)."""
+    best, best_mean = 0, -1.0
+    for block in range(areas.size):
+        mean = bins[block].sum() / areas[block]
+        if mean > best_mean:
+            best, best_mean = block, mean
+    return best
+
+
+@njit(cache=True)
+def _largest_pair(segments, top, left):  # type: ignore[no-untyped-def]
+    """Index of the frame pair whose boundary magnitude, summed over the crop, is largest."""
+    best, best_sum = 0, -1.0
+    for pair in range(segments.shape[0]):
+        total = segments[pair, top : top + CROP_SIZE, left].sum()
+        if total > best_sum:
+            best, best_sum = pair, total
+    return best
