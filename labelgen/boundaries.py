@@ -37,7 +37,9 @@ def stored_boundaries(sums: np.ndarray, *, dtype: type = np.float16) -> np.ndarr
     Values beyond float16's range, far outside any real motion, are stored as its largest.
     """
     limit = np.finfo(dtype).max
-    return sums.reshape(4, *sums.shape[2:]).clip(-limit, limit).astype(dtype)
+    # By way of float32, so that what is stored is what `motion_boundaries` gives, rounded.
+    boundaries = sums.reshape(4, *sums.shape[2:]).astype(np.float32)
+    return boundaries.clip(-limit, limit).astype(dtype)
 
 
 def motion_energy(sums: np.ndarray) -> float:

@@ -45,7 +45,7 @@ class _Mistake(click.ClickException):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(labelgen.__version__, prog_name="labelgen")
 def main() -> None:
-    """Turn raw videos into shards of 27 motion and appearance labels per 16-frame clip.
+    r"""Turn raw videos into shards of 27 motion and appearance labels per 16-frame clip.
 
     \b
     labelgen manifest folder --root videos -o videos.csv
@@ -238,3 +238,7 @@ def index(shards: Path, output: Path) -> None:
 
     clips = write_index(shards, output)
     click.echo(f"{output}: {clips} clips", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """The datasets the pipeline knows: where their videos and lists lie, and what to expect of them.
 
-Facts about a dataset stand in ``data_manifest.csv``, one row per split; here stands how each kind of
-list is read. A new dataset of a known layout is a new row there and nothing here.
+Facts about a dataset stand in ``data_manifest.csv``, one row per split; here stands how each kind
+of list is read. A new dataset of a known layout is a new row there and nothing here.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class LabelgenError(Exception):
-    """A mistake in the input or the settings; the message names the file, the value and a remedy."""
+    """A mistake in input or settings; the message names the file, the value and a remedy."""
 
 
 class VideoError(LabelgenError):

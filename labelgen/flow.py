@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -87,11 +88,11 @@ def flow_of(frames: np.ndarray, settings: FlowSettings) -> np.ndarray:
     """Return the flow of checked frames under complete settings; see `optical_flow`."""
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     solve = METHODS[settings.method].solver(settings.parameters)
-    pairs = [solve(first, second) for first, second in zip(grey, grey[1:], strict=False)]
+    pairs = [solve(first, second) for first, second in pairwise(grey)]
     return np.ascontiguousarray(np.stack(pairs).transpose(0, 3, 1, 2))
 
 
-def flow_settings(method: str, parameters: Parameters | None = None) -> FlowSettings:
+def flow_settings(method: str, parameters: Mapping[str, Any] | None = None) -> FlowSettings:
     """Return a method with its defaults overridden by `parameters`.
 
     Raises

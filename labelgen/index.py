@@ -104,7 +104,9 @@ def _link(whole: h5py.File, name: str, shards: Sequence[h5py.File], home: Path) 
 
 def _count_through(whole: h5py.File, shards: Sequence[h5py.File]) -> None:
     videos = np.cumsum([0, *(len(shard["videos/path"]) for shard in shards)])[:-1]
-    numbers = [shard["clips/video"][:] + before for shard, before in zip(shards, videos, strict=True)]
+    numbers = [
+        shard["clips/video"][:] + before for shard, before in zip(shards, videos, strict=True)
+    ]
     whole.create_dataset("clips/video", data=np.concatenate(numbers).astype(np.int32))
     for name in _PER_VIDEO:
         dtype = shards[0][f"videos/{name}"].dtype

@@ -1,4 +1,4 @@
-"""The 27 labels of a clip: their names, their computation and their mirror image (Sec. 3.2, 3.3)."""
+"""The 27 labels of a clip: their names, computation and mirror image (Sec. 3.2 and 3.3)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from labelgen.errors import LabelgenError
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .ts .webm .wmv".split()
+    f".{suffix}"
+    for suffix in "3gp avi flv m4v mkv mov mp4 mpeg mpg ogv ts webm wmv".split()  # noqa: SIM905
 )
 
 _COLUMNS = ("path", "class_name", "class_index", "split", "frames")
@@ -43,7 +44,9 @@ class ManifestRow(NamedTuple):
     frames: int = -1
 
 
-def read_manifest(file: str | os.PathLike[str], *, root: str | os.PathLike[str]) -> list[ManifestRow]:
+def read_manifest(
+    file: str | os.PathLike[str], *, root: str | os.PathLike[str]
+) -> list[ManifestRow]:
     """Return the rows of a manifest, all of them checked.
 
     Parameters
@@ -197,7 +200,8 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
     names = [PurePosixPath(path).parent.name for path in paths]
     index = {name: number for number, name in enumerate(sorted(set(names) - {""}))}
     return [
-        ManifestRow(path, name, index.get(name, -1)) for path, name in zip(paths, names, strict=True)
+        ManifestRow(path, name, index.get(name, -1))
+        for path, name in zip(paths, names, strict=True)
     ]
 
 

@@ -63,9 +63,11 @@ def plan_shards(
 
 
 def _cut(rows: Sequence[ManifestRow], settings: ExtractSettings) -> list[list[ManifestRow]]:
+    clips = sum(_clips(row, settings) for row in rows)
+    shards = max(-(-clips // settings.clips_per_shard), 1)
+    # A video that seems to give no clip is work too.
     weights = [max(_clips(row, settings), 1) for row in rows]
     total = sum(weights)
-    shards = -(-total // settings.clips_per_shard)
     # A video goes where its middle falls when the split's clips are laid out in equal shards.
     numbers, before = [], 0
     for weight in weights:

@@ -175,7 +175,7 @@ class ShardWriter:
             if name in self._shard:
                 self._grow(name)[self.clips] = value
         if self._quality is not None:
-            self._add_jpegs(clip.frames)
+            self._add_jpegs(clip.frames, self._quality)
         self.clips += 1
 
     def add_video(self, row: ManifestRow, frames: int) -> None:
@@ -272,12 +272,12 @@ class ShardWriter:
         dataset.resize(self.clips + 1, axis=0)
         return dataset
 
-    def _add_jpegs(self, frames: np.ndarray) -> None:
+    def _add_jpegs(self, frames: np.ndarray, quality: int) -> None:
         dataset = self._grow("frames")
         row = np.empty(CLIP_LENGTH, dtype=object)
         for t, frame in enumerate(frames):
             bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-            row[t] = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])[1]
+            row[t] = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         dataset[self.clips] = row
 
     def _write_videos(self) -> None:

@@ -104,8 +104,8 @@ def _label_lines(files: Sequence[Path]) -> Iterator[str]:
         with h5py.File(file, "r", locking="best-effort") as shard:
             for first in range(0, len(shard["labels"]), _BLOCK):
                 block = shard["labels"][first : first + _BLOCK].reshape(-1, len(LABELS))
-                for label in range(len(LABELS)):
-                    counts[label] += np.bincount(block[:, label], minlength=17)
+                for row, values in zip(counts, block.T, strict=True):
+                    row += np.bincount(values, minlength=17)
     if not counts.any():
         return
     yield "labels, share of each value from 1 (bars are relative to the most frequent):"

@@ -1,0 +1,112 @@
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import labelgen
+from labelgen.cli import main
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_whole_way(videos, tmp_path):
+    manifest = tmp_path / "m.csv"
+    found = invoke("manifest", "folder", "--root", videos, "-o", manifest)
+    assert found.exit_code == 0, found.output
+    assert "4 of 4 videos" in found.stderr
+    arguments = ("--manifest", manifest, "--root", videos, "--out", tmp_path / "s", "--workers", 0)
+    found = invoke("extract", *arguments, "--flow", "dis", "--store-flow", "--crops", "random:3")
+    assert found.exit_code == 0, found.output
+    assert "6 clips of 3 videos" in found.stderr
+    assert "1 too_short" in found.stderr
+    assert found.stdout == ""
+    found = invoke("verify", tmp_path / "s")
+    assert (found.exit_code, found.stdout) == (0, "1 shards checked, 0 problems\n")
+    found = invoke("inspect", tmp_path / "s")
+    assert found.exit_code == 0
+    assert "6 clips" in found.stdout
+    assert invoke("index", tmp_path / "s", "-o", tmp_path / "all.h5").exit_code == 0
+    (tmp_path / "s" / "m-all-00000-of-00001.h5").unlink()
+    found = invoke("verify", tmp_path / "s")
+    assert found.exit_code == 1
+    assert "absent" in found.stdout
+
+
+def test_extract_alone_takes_the_current_folder(videos, monkeypatch):
+    monkeypatch.chdir(videos)
+    found = invoke("extract", "--workers", 32, "--flow", "dis", "--crops", "center")
+    assert found.exit_code == 0, found.output
+    assert (videos / "shards" / "videos-00000-of-00001.h5").is_file()
+    assert invoke("extract", "--workers", 32, "--flow", "dis", "--crops", "center").exit_code == 0
+
+
+def test_not_one_clip_is_an_error(tmp_path):
+    (tmp_path / "bad.avi").touch()
+    found = invoke("extract", "--root", tmp_path, "--out", tmp_path / "s", "--workers", 0)
+    assert found.exit_code == 1
+    assert "1 videos failed (1 unopenable)" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("extract", "--root", "nowhere"), "nowhere is not a folder"),
+        (("extract", "--crops", "every"), "unknown crops 'every'"),
+        (("extract", "--crops", "random:2000"), "unknown crops"),
+        (("extract", "--flow", "sift"), "unknown flow method 'sift'"),
+        (("extract", "--frames", "png"), "unknown frame format 'png'"),
+        (("extract", "--frames", "jpeg:101"), "unknown frame format"),
+        (("extract", "--workers", "-1"), "--workers"),
+        (("extract", "--profile", "authors", "--crops", "all"), "authors"),
+        (("extract", "--no-labels", "--frames", "none"), "nothing to write"),
+        (("extract", "--manifest", "none.csv"), "none.csv does not exist"),
+        (("manifest", "kinetics", "-o", "x.csv"), "unknown dataset 'kinetics'"),
+        (("verify", "nowhere"), "holds no shards"),
+        (("inspect", "."), "holds no shards"),
+        (("index", ".", "-o", "all.h5"), "holds no shards"),
+    ],
+)
+def test_a_mistake_gives_one_sentence(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    found = invoke(*arguments)
+    assert found.exit_code == 2
+    assert message in found.stderr
+    assert "Traceback" not in found.output
+    assert len(found.stderr.strip().splitlines()) <= 4
+
+
+def test_unwritable_folder(videos, tmp_path):
+    (tmp_path / "file").touch()
+    found = invoke("extract", "--root", videos, "--out", tmp_path / "file" / "s", "--workers", 0)
+    assert found.exit_code == 2
+    assert "cannot write to" in found.stderr
+
+
+def test_help_needs_no_heavy_package():
+    code = (
+        "import sys\n"
+        "from labelgen.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'cv2', 'numba', 'numpy', 'h5py', 'joblib', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "extract" in found.stdout
+
+
+def test_labelgen_never_imports_torch():
+    code = (
+        "import sys, pkgutil, importlib, labelgen\n"
+        "for module in pkgutil.iter_modules(labelgen.__path__):\n"
+        "    importlib.import_module(f'labelgen.{module.name}')\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version():
+    assert invoke("--version").stdout == f"labelgen, version {labelgen.__version__}\n"

@@ -1,0 +1,80 @@
+import cv2
+import numpy as np
+import pytest
+from conftest import moving_square
+
+from labelgen import optical_flow
+from labelgen.errors import LabelgenError
+from labelgen.flow import METHODS, flow_settings, parse_flow
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_known_motion(method):
+    """A square that moves two pixels to the right and nothing else."""
+    frames = moving_square(3)
+    flow = optical_flow(frames, method=method)
+    assert flow.shape == (2, 2, 120, 160)
+    assert flow.dtype == np.float32
+    assert flow.flags.c_contiguous
+    inside = flow[0, :, 46:64, 16:34]
+    assert np.median(inside[0]) == pytest.approx(2, abs=0.4)
+    assert np.median(inside[1]) == pytest.approx(0, abs=0.4)
+    assert np.abs(flow[0, :, 90:, 80:]).max() < 0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pairs_do_not_depend_on_each_other(method):
+    frames = moving_square(4)
+    whole = optical_flow(frames, method=method)
+    for pair in range(3):
+        alone = optical_flow(frames[pair : pair + 2], method=method)
+        np.testing.assert_array_equal(whole[pair], alone[0])
+
+
+def test_a_still_pair_has_no_flow():
+    frames = np.repeat(moving_square(1), 2, axis=0)
+    assert not optical_flow(frames, method="tvl1").any()
+
+
+def test_parameters_reach_the_method():
+    frames = moving_square(2)
+    plain = optical_flow(frames, method="farneback")
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    expected = cv2.calcOpticalFlowFarneback(*grey, None, 0.5, 3, 9, 3, 5, 1.2, 0)
+    found = optical_flow(frames, method="farneback", winsize=9)
+    np.testing.assert_array_equal(found[0], expected.transpose(2, 0, 1))
+    assert (found != plain).any()
+
+
+def test_description_of_a_method():
+    assert parse_flow("farneback:winsize=9,poly_sigma=1.5") == flow_settings(
+        "farneback", {"winsize": 9, "poly_sigma": 1.5}
+    )
+    assert parse_flow("dis").as_dict() == {"method": "dis", "preset": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("horn", "unknown flow method 'horn'; use one of tvl1"),
+        ("tvl1:speed=3", "no parameter 'speed'; it has tau"),
+        ("farneback:winsize=many", "winsize must be a whole number, got 'many'"),
+        ("farneback:winsize", "'winsize' is not name=value"),
+    ],
+)
+def test_mistakes(text, message):
+    with pytest.raises(LabelgenError, match=message):
+        parse_flow(text)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((1, 8, 8, 3), np.uint8),
+        np.zeros((2, 8, 8), np.uint8),
+        np.zeros((2, 8, 8, 3), np.float32),
+    ],
+)
+def test_wrong_frames(frames):
+    with pytest.raises(ValueError, match="frames must be"):
+        optical_flow(frames, method="farneback")
