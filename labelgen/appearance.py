@@ -50,7 +50,7 @@ def block_scores(frames: np.ndarray) -> np.ndarray:
         the blocks of `labelgen.partitions.MASKS`.
     """
     blocks = len(MEMBERS)
-    octants = np.empty((blocks, OCTANTS), dtype=np.int64)
+    octants = np.empty((blocks, OCTANTS))
     scores = np.empty(blocks)
     _measure_blocks(frames, 0, 0, ATOMS, MEMBERS, scores, octants)
     return scores
@@ -58,21 +58,30 @@ def block_scores(frames: np.ndarray) -> np.ndarray:
 
 @njit(cache=True)
 def _label_crops(frames, crops, atoms, members, bounds, labels):  # type: ignore[no-untyped-def]
-    partitions = bounds.size - 1
     scores = np.empty(members.shape[0])
-    octants = np.empty((members.shape[0], OCTANTS), np.int64)
+    octants = np.empty((members.shape[0], OCTANTS))
     for k in range(crops.shape[0]):
         _measure_blocks(frames, crops[k, 0], crops[k, 1], atoms, members, scores, octants)
-        for p in range(partitions):
-            first, last = bounds[p], bounds[p + 1]
-            diverse = np.argmin(scores[first:last])
-            stable = np.argmax(scores[first:last])
-            labels[k, 4 * p] = 1 + diverse
-            labels[k, 4 * p + 1] = 1 + np.argmax(octants[first + diverse])
-            labels[k, 4 * p + 2] = 1 + stable
-            labels[k, 4 * p + 3] = 1 + np.argmax(octants[first + stable])
-        # The blocks of the first partition tile the crop.
-        labels[k, 4 * partitions] = 1 + np.argmax(octants[: bounds[1]].sum(axis=0))
+        decide(scores, octants, bounds, labels[k])
+
+
+@njit(cache=True)
+def decide(scores, octants, bounds, labels):  # type: ignore[no-untyped-def]
+    """Fill the labels of one crop from the scores (28,) and octant counts (28, 8) of its blocks.
+
+    Ties go to the first.
+    """
+    partitions = bounds.size - 1
+    for p in range(partitions):
+        first, last = bounds[p], bounds[p + 1]
+        diverse = np.argmin(scores[first:last])
+        stable = np.argmax(scores[first:last])
+        labels[4 * p] = 1 + diverse
+        labels[4 * p + 1] = 1 + np.argmax(octants[first + diverse])
+        labels[4 * p + 2] = 1 + stable
+        labels[4 * p + 3] = 1 + np.argmax(octants[first + stable])
+    # The blocks of the first partition tile the crop.
+    labels[4 * partitions] = 1 + np.argmax(octants[: bounds[1]].sum(axis=0))
 
 
 @njit(cache=True)
@@ -84,7 +93,7 @@ def _measure_blocks(frames, top, left, atoms, members, scores, octants):  # type
     bins = np.empty(3 * _LEVELS, np.int16)
     lowest = np.empty((blocks, 3 * _LEVELS), np.int16)
     highest = np.empty((blocks, 3 * _LEVELS), np.int16)
-    atom_octants = np.zeros((atom_count, OCTANTS), np.int64)
+    atom_octants = np.zeros((atom_count, OCTANTS))
     for t in range(frames.shape[0]):
         _count_atoms(frames[t], top, left, atoms, atom_bins, atom_octants)
         for block in range(blocks):
@@ -143,9 +152,16 @@ def stability(lowest, highest):  # type: ignore[no-untyped-def]
     """Mean over channels of intersection over union (Eq. 2), from (768,) minima and maxima."""
     score = 0.0
     for channel in range(3):
-        intersection, union = 0, 0
-        for k in range(channel * _LEVELS, (channel + 1) * _LEVELS):
-            intersection += lowest[k]
-            union += highest[k]
-        score += intersection / union
+        levels = slice(channel * _LEVELS, (channel + 1) * _LEVELS)
+        score += overlap(lowest[levels], highest[levels])
     return score / 3.0
+
+
+@njit(cache=True)
+def overlap(lowest, highest):  # type: ignore[no-untyped-def]
+    """Intersection over union of one channel, from minima and maxima over frames, (256,)."""
+    intersection, union = np.int32(0), np.int32(0)
+    for k in range(lowest.size):
+        intersection += lowest[k]
+        union += highest[k]
+    return intersection / union

@@ -114,9 +114,8 @@ def manifest(
 )
 @click.option(
     "--crops",
-    default="center",
-    show_default=True,
-    help="Crops to label: center, grid:S (every S pixels), random:K, or all (1020).",
+    help="Crops to label: all (1020), center, grid:S (every S pixels) or random:K.  "
+    "[default: all; center with --profile authors]",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of random:K.")
 @click.option(
@@ -171,6 +170,8 @@ def extract(
     workers: int | None,
     max_failures: int | None,
     flow: str,
+    crops: str | None,
+    profile: str,
     no_labels: bool,
     no_boundaries: bool,
     **settings: Any,
@@ -183,7 +184,7 @@ def extract(
     """
     from labelgen.flow import parse_flow
     from labelgen.pipeline import run
-    from labelgen.settings import ExtractSettings
+    from labelgen.settings import ExtractSettings, default_crops
 
     summary = run(
         manifest_file,
@@ -191,7 +192,12 @@ def extract(
         out=out,
         name=name,
         settings=ExtractSettings(
-            flow=parse_flow(flow), labels=not no_labels, boundaries=not no_boundaries, **settings
+            flow=parse_flow(flow),
+            crops=crops or default_crops(profile),
+            profile=profile,
+            labels=not no_labels,
+            boundaries=not no_boundaries,
+            **settings,
         ),
         workers=workers,
         max_failures=max_failures,

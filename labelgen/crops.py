@@ -49,6 +49,11 @@ def crop_positions(name: str, *, seed: int = 0) -> np.ndarray:
     raise LabelgenError(f"unknown crops {name!r}; use {CROP_NAMES}")
 
 
+def crop_numbers(crops: np.ndarray) -> np.ndarray:
+    """Return the place of each crop, (K, 2), among all 1020: their order is row by row."""
+    return crops[:, 0] * (MAX_LEFT + 1) + crops[:, 1]
+
+
 def checked_crops(crops: str | np.ndarray) -> np.ndarray:
     """Return crops given by name or as positions, as (K, 2) int64.
 

@@ -156,18 +156,36 @@ def _orientation_bin(x, up):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _label_crops(magnitude, orientation, pairs, crops, atoms, members, areas, bounds, labels):  # type: ignore[no-untyped-def]
-    partitions = bounds.size - 1
     bins = np.empty((members.shape[0], ORIENTATIONS))
+    totals = np.empty(pairs.shape[1])
     for k in range(crops.shape[0]):
         top, left = crops[k]
         for c in range(2):
             _block_bins(magnitude[c], orientation[c], atoms, members, top, left, bins)
-            for p in range(partitions):
-                first, last = bounds[p], bounds[p + 1]
-                block = first + largest_mean(bins[first:last], areas[first:last])
-                labels[k, 4 * p + 2 * c] = 1 + block - first
-                labels[k, 4 * p + 2 * c + 1] = 1 + np.argmax(bins[block])
-            labels[k, 4 * partitions + c] = 1 + _largest_pair(pairs[c], top, left)
+            for pair in range(totals.size):
+                totals[pair] = pairs[c, pair, top : top + CROP_SIZE, left].sum()
+            decide(bins, areas, bounds, totals, c, labels[k])
+
+
+@njit(cache=True)
+def decide(bins, areas, bounds, totals, c, labels):  # type: ignore[no-untyped-def]
+    """Fill the labels of component `c` of one crop.
+
+    Of each block and orientation the sum of magnitudes, `bins` (28, 8); of each frame pair the
+    sum over the crop, `totals` (T-1,). Ties go to the first.
+    """
+    partitions = bounds.size - 1
+    for p in range(partitions):
+        first, last = bounds[p], bounds[p + 1]
+        block = first
+        largest = -1.0
+        for candidate in range(first, last):
+            mean = bins[candidate].sum() / areas[candidate]
+            if mean > largest:
+                block, largest = candidate, mean
+        labels[4 * p + 2 * c] = 1 + block - first
+        labels[4 * p + 2 * c + 1] = 1 + np.argmax(bins[block])
+    labels[4 * partitions + c] = 1 + np.argmax(totals)
 
 
 @njit(cache=True)
@@ -184,25 +202,3 @@ def _block_bins(magnitude, orientation, atoms, members, top, left, bins):  # typ
             if members[block, atom]:
                 for k in range(ORIENTATIONS):
                     bins[block, k] += sums[atom, k]
-
-
-@njit(cache=True)
-def largest_mean(bins, areas):  # type: ignore[no-untyped-def]
-    """Index of the block with the largest mean magnitude; `bins` is (B, 8) sums, `areas` (B,)."""
-    best, best_mean = 0, -1.0
-    for block in range(areas.size):
-        mean = bins[block].sum() / areas[block]
-        if mean > best_mean:
-            best, best_mean = block, mean
-    return best
-
-
-@njit(cache=True)
-def _largest_pair(segments, top, left):  # type: ignore[no-untyped-def]
-    """Index of the frame pair whose boundary magnitude, summed over the crop, is largest."""
-    best, best_sum = 0, -1.0
-    for pair in range(segments.shape[0]):
-        total = segments[pair, top : top + CROP_SIZE, left].sum()
-        if total > best_sum:
-            best, best_sum = pair, total
-    return best

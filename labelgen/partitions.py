@@ -93,3 +93,63 @@ def _atoms() -> tuple[np.ndarray, np.ndarray]:
 
 ATOMS, MEMBERS = _atoms()
 """(112, 112) uint8, the atom of each pixel; and (28, A) bool, the atoms of each block."""
+
+
+def row_ends(mask: np.ndarray) -> np.ndarray:
+    """Return where the runs of pixels in each row of a block begin and end.
+
+    Parameters
+    ----------
+    mask : (112, 112) bool
+        A block.
+
+    Returns
+    -------
+    (E, 3) int64
+        Row, column and sign: -1 at the first pixel of a run, +1 just after its last. So with row
+        prefix sums P, ``P[row, column]`` times the sign adds up to the sum over the block; and a
+        block that moves right by one gains the pixels of sign +1 and loses those of sign -1.
+    """
+    padded = np.pad(mask.astype(np.int64), ((0, 0), (1, 1)))
+    ends = padded[:, :-1] - padded[:, 1:]
+    rows, columns = np.nonzero(ends)
+    return np.column_stack([rows, columns, ends[rows, columns]])
+
+
+def edge_lines(mask: np.ndarray) -> np.ndarray:
+    """Return the straight lines, upright or diagonal, that the `row_ends` of a block form.
+
+    Parameters
+    ----------
+    mask : (112, 112) bool
+        A block.
+
+    Returns
+    -------
+    (L, 5) int64
+        Slope (columns per row: -1, 0 or 1), row and column of the first end, number of ends, and
+        their common sign. Every end is on one line.
+    """
+    left = {(row, column): sign for row, column, sign in row_ends(mask).tolist()}
+    lines = []
+    while left:
+        lines.append(
+            max(
+                (_line(left, end, slope) for end in left for slope in (-1, 0, 1)),
+                key=lambda line: line[3],
+            )
+        )
+        slope, row, column, length, _ = lines[-1]
+        for k in range(length):
+            del left[row + k, column + slope * k]
+    return np.array(lines)
+
+
+def _line(
+    ends: dict[tuple[int, int], int], start: tuple[int, int], slope: int
+) -> tuple[int, int, int, int, int]:
+    row, column = start
+    sign, length = ends[start], 1
+    while ends.get((row + length, column + slope * length)) == sign:
+        length += 1
+    return slope, row, column, length, sign

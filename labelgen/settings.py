@@ -56,7 +56,7 @@ class ExtractSettings:
     labels: bool = True
     profile: str = "paper"
     flow: FlowSettings = dataclasses.field(default_factory=lambda: flow_settings("tvl1"))
-    crops: str = "center"
+    crops: str = "all"
     seed: int = 0
     clip_stride: int = CLIP_LENGTH
     frames: str = f"jpeg:{DEFAULT_QUALITY}"
@@ -93,6 +93,11 @@ class ExtractSettings:
     def digest(self) -> str:
         """Return the SHA-256 of the settings, hexadecimal."""
         return hashlib.sha256(canonical_json(self.as_dict()).encode()).hexdigest()
+
+
+def default_crops(profile: str) -> str:
+    """Return the crops that are labelled unless others are asked for."""
+    return "center" if profile == "authors" else "all"
 
 
 def canonical_json(value: Any) -> str:

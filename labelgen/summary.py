@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from labelgen.crops import MAX_LEFT, MAX_TOP
 from labelgen.folder import FAILURES_FILE, find_shard_folder, read_run, shard_files
 from labelgen.labels import LABELS
 from labelgen.shard import read_seal, set_of
@@ -17,6 +18,7 @@ from labelgen.shard import read_seal, set_of
 _BARS = " ▁▂▃▄▅▆▇█"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _BLOCK = 256
+_CROPS = (MAX_TOP + 1) * (MAX_LEFT + 1)
 
 
 def summary_lines(path: Path) -> Iterator[str]:
@@ -100,22 +102,39 @@ def _type_name(dtype: np.dtype) -> str:
 
 def _label_lines(files: Sequence[Path]) -> Iterator[str]:
     counts = np.zeros((len(LABELS), 17), dtype=np.int64)
+    # Pairs of neighbouring crops, and how many of them differ in each label.
+    pairs, differing = 0, np.zeros(len(LABELS), dtype=np.int64)
     for file in files:
         with h5py.File(file, "r", locking="best-effort") as shard:
             for first in range(0, len(shard["labels"]), _BLOCK):
-                block = shard["labels"][first : first + _BLOCK].reshape(-1, len(LABELS))
-                for row, values in zip(counts, block.T, strict=True):
+                labels = shard["labels"][first : first + _BLOCK]
+                for row, values in zip(counts, labels.reshape(-1, len(LABELS)).T, strict=True):
                     row += np.bincount(values, minlength=17)
+                if labels.shape[1] == _CROPS:
+                    new_pairs, new_differing = _neighbours(labels)
+                    pairs, differing = pairs + new_pairs, differing + new_differing
     if not counts.any():
         return
-    yield "labels, share of each value from 1 (bars are relative to the most frequent):"
-    for label, row in zip(LABELS, counts, strict=True):
+    yield "labels: share of each value from 1 (bars are relative to the most frequent)"
+    if pairs:
+        yield "        and of neighbouring crops, one pixel apart, that differ"
+    for label, row, changes in zip(LABELS, counts, differing, strict=True):
         shown = row[1 : label.cardinality + 1]
         top = int(shown.argmax())
-        yield (
+        line = (
             f"  {label.name:<38} {_bars(shown):<16}  "
-            f"most frequent {top + 1:>2}: {shown[top] / max(row.sum(), 1):.0%}"
+            f"most frequent {top + 1:>2}: {shown[top] / max(row.sum(), 1):>4.0%}"
         )
+        yield f"{line}, neighbours differ {changes / pairs:>5.1%}" if pairs else line
+
+
+def _neighbours(labels: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return pairs of crops one pixel apart, and per label how many differ, of (N, 1020, 27)."""
+    crops = labels.reshape(-1, MAX_TOP + 1, MAX_LEFT + 1, len(LABELS))
+    down = crops[:, 1:] != crops[:, :-1]
+    across = crops[:, :, 1:] != crops[:, :, :-1]
+    pairs = (down.size + across.size) // len(LABELS)
+    return pairs, down.sum(axis=(0, 1, 2)) + across.sum(axis=(0, 1, 2))
 
 
 def _bars(counts: np.ndarray) -> str:
