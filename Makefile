@@ -11,9 +11,10 @@ OUT       ?= shards/$(DATASET)
 MANIFEST  ?= manifests/$(DATASET).csv
 WORKERS   ?=
 FLAGS     ?=
+BENCH_DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help labels test lint bench clean
+.PHONY: help labels pretrain demo test lint bench clean
 
 help:  ## list the targets
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -40,6 +41,17 @@ $(BIN)/labelgen extract --manifest "$(MANIFEST)" --root "$(DATA_ROOT)" --out "$(
 $(BIN)/labelgen verify "$(OUT)"
 endef
 
+# The demo videos are few: a small width and batch, one in five videos held out.
+PRETRAIN := --width 0.25 --batch-norm --init kaiming --pixels centred --targets standard \
+    --lr 0.003 --batch 4 --val 0.2
+
+pretrain: labels-demo $(VENV)/.train  ## pre-train C3D on the demo labels, in a few CPU minutes
+	$(BIN)/train pretrain --labels shards/demo --out runs/demo --epochs 8 --lr-every 6 $(PRETRAIN)
+
+demo: labels-demo $(VENV)/.train  ## labels, a short pretrain, and its curve as a picture
+	$(BIN)/train pretrain --labels shards/demo --out runs/demo-short --epochs 3 $(PRETRAIN)
+	$(BIN)/train curve runs/demo-short -o runs/demo-short/curve.png
+
 test: $(VENV)/.test  ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
@@ -50,6 +62,8 @@ lint: $(VENV)/.test  ## check style and types
 
 bench: $(VENV)/.test  ## time labels, flow and the whole pipeline against baselines
 	$(BIN)/python benchmarks/labels.py
+	$(BIN)/python benchmarks/flow.py --data $(BENCH_DATA)
+	$(BIN)/python benchmarks/pipeline.py $(BENCH_DATA)
 
 clean:  ## remove the environment and caches; data, manifests and shards stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -63,9 +77,9 @@ $(VENV)/.labelgen: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.labelgen
-	$(PIP) --editable '.[train,plot]'
+	$(PIP) --editable '.[train]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	$(PIP) --editable '.[train,plot,tensorboard,export,test,lint]'
+	$(PIP) --editable '.[train,tensorboard,export,test,lint]'
 	@touch $@

@@ -46,7 +46,7 @@ def main():
         if k < ORACLE_ROUNDS:
             slow.append(milliseconds(lambda: oracle.labels(frames, flow, 8, 29)))
     print(
-        f"{'boundaries and all 27 labels':<28} {'ms':>8} {'ms/view':>8} {'oracle / it, per view':>22}"
+        f"{'boundaries and 27 labels':<28} {'ms':>8} {'ms/view':>8} {'oracle / it, per view':>22}"
     )
     baseline = np.median(slow)
     print(f"{'one crop, NumPy oracle':<28} {baseline:>8.2f} {baseline:>8.3f} {1:>22}")

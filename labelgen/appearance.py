@@ -93,7 +93,7 @@ def _measure_blocks(frames, top, left, atoms, members, scores, octants):  # type
     bins = np.empty(3 * _LEVELS, np.int16)
     lowest = np.empty((blocks, 3 * _LEVELS), np.int16)
     highest = np.empty((blocks, 3 * _LEVELS), np.int16)
-    atom_octants = np.zeros((atom_count, OCTANTS))
+    atom_octants = np.zeros((atom_count, OCTANTS), np.int32)
     for t in range(frames.shape[0]):
         _count_atoms(frames[t], top, left, atoms, atom_bins, atom_octants)
         for block in range(blocks):

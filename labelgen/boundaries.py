@@ -55,9 +55,16 @@ def checked_flow(flow: np.ndarray) -> np.ndarray:
     if flow.dtype not in (np.float16, np.float32, np.float64):
         raise ValueError(f"flow must hold floating-point pixels, got {flow.dtype}")
     flow = np.ascontiguousarray(flow, dtype=np.float32)
-    if not np.isfinite([flow.min(), flow.max()]).all():
+    if not np.isfinite(largest_displacement(flow)):
         raise ValueError("flow holds NaN or infinity; give finite displacements in pixels")
     return flow
+
+
+def largest_displacement(flow: np.ndarray) -> float:
+    """Return the largest absolute value of a contiguous float32 array; NaN or inf if it has any."""
+    # Without their sign bit, float32 values are ordered as the integers of the same bits; NaN
+    # comes last. Comparing integers takes a third of the time.
+    return float(np.int32(_largest_bits(flow.reshape(-1).view(np.int32))).view(np.float32))
 
 
 def boundary_sums(flow: np.ndarray) -> np.ndarray:
@@ -83,6 +90,14 @@ def boundary_sums(flow: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
+def _largest_bits(bits):  # type: ignore[no-untyped-def]
+    largest = np.int32(0)
+    for i in range(bits.size):
+        largest = max(largest, bits[i] & np.int32(0x7FFFFFFF))
+    return largest
+
+
+@njit(cache=True)
 def _add_pairs(flow, total):  # type: ignore[no-untyped-def]
     for pair in range(flow.shape[0]):
         values, sums = flow[pair].reshape(-1), total.reshape(-1)
@@ -93,19 +108,23 @@ def _add_pairs(flow, total):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _derive(fields, derivatives):  # type: ignore[no-untyped-def]
     """Fill `derivatives` (C, 2, H, W) with the x and y derivatives of `fields` (C, H, W)."""
-    sums, differences = np.empty(fields.shape[2] + 2), np.empty(fields.shape[2] + 2)
-    for c in range(fields.shape[0]):
-        for y in range(fields.shape[1]):
-            x_row, y_row = derivatives[c, 0, y], derivatives[c, 1, y]
-            prewitt_row(fields[c], y, sums, differences, x_row, y_row)
+    components, height, width = fields.shape
+    sums, differences = np.empty(width + 2), np.empty(width + 2)
+    for c in range(components):
+        for y in range(height):
+            prewitt_columns(fields[c], y, sums, differences)
+            for x in range(width):
+                derivatives[c, 0, y, x] = x_derivative(sums, x)
+            for x in range(width):
+                derivatives[c, 1, y, x] = y_derivative(differences, x)
 
 
 @njit(cache=True)
-def prewitt_row(field, y, sums, differences, x_row, y_row):  # type: ignore[no-untyped-def]
-    """Fill row `y` of the x and y derivatives of an (H, W) field.
+def prewitt_columns(field, y, sums, differences):  # type: ignore[no-untyped-def]
+    """Fill what the derivatives of row `y` of an (H, W) field are made of.
 
-    `sums` and `differences`, W + 2 long, are scratch: of each column's three pixels, with the
-    edge repeated. In float64, where the sum of a few float32 values is exact or nearly so. One
+    Of the three pixels of each column the sum, and the last less the first; both W + 2 long, with
+    the edge repeated. In float64, where the sum of a few float32 values is exact or nearly so. One
     loop per array, as the compiler vectorises no loop that fills two.
     """
     height, width = field.shape
@@ -117,8 +136,16 @@ def prewitt_row(field, y, sums, differences, x_row, y_row):  # type: ignore[no-u
         differences[x + 1] = np.float64(field[lower, x]) - np.float64(field[upper, x])
     sums[0], sums[width + 1] = sums[1], sums[width]
     differences[0], differences[width + 1] = differences[1], differences[width]
-    for x in range(width):
-        x_row[x] = _PREWITT * (sums[x + 2] - sums[x])
-    for x in range(width):
-        # The outer two first, so that a mirrored row gives the same number to the last bit.
-        y_row[x] = _PREWITT * ((differences[x] + differences[x + 2]) + differences[x + 1])
+
+
+@njit(cache=True, inline="always")
+def x_derivative(sums, x):  # type: ignore[no-untyped-def]
+    """Return the derivative along x at column `x`, from the sums of `prewitt_columns`."""
+    return _PREWITT * (sums[x + 2] - sums[x])
+
+
+@njit(cache=True, inline="always")
+def y_derivative(differences, x):  # type: ignore[no-untyped-def]
+    """Return the derivative along y at column `x`, from `prewitt_columns`' differences."""
+    # The outer two first, so that a mirrored row gives the same number to the last bit.
+    return _PREWITT * ((differences[x] + differences[x + 2]) + differences[x + 1])

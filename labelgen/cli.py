@@ -109,8 +109,15 @@ def manifest(
     "--flow",
     default="tvl1",
     show_default=True,
-    metavar="METHOD[:NAME=VALUE,...]",
-    help="tvl1, farneback or dis, and any of its parameters.",
+    metavar="METHOD[:PRESET][,NAME=VALUE...]",
+    help="tvl1, tvl1:fast, tvl1:accurate, brox, opencv-tvl1, farneback or dis, and any of its "
+    "parameters; see docs/flow.md.",
+)
+@click.option(
+    "--flow-size",
+    default="clip",
+    show_default=True,
+    help="Frames that flow is computed on: clip (128x171), short:S, WxH or source.",
 )
 @click.option(
     "--crops",
@@ -170,6 +177,7 @@ def extract(
     workers: int | None,
     max_failures: int | None,
     flow: str,
+    flow_size: str,
     crops: str | None,
     profile: str,
     no_labels: bool,
@@ -192,7 +200,7 @@ def extract(
         out=out,
         name=name,
         settings=ExtractSettings(
-            flow=parse_flow(flow),
+            flow=parse_flow(flow, size=flow_size),
             crops=crops or default_crops(profile),
             profile=profile,
             labels=not no_labels,

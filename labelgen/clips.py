@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
 from labelgen.decode import FRAME_SIZE, Video
 from labelgen.errors import VideoError
+
+T = TypeVar("T")
 
 CLIP_LENGTH = 16
 """Frames of one clip."""
@@ -59,15 +62,16 @@ def read_clips(
 
 def _clips_of(video: Video, *, clip_length: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
     try:
-        yield from cut_clips(video, clip_length=clip_length, stride=stride)
+        for start, frames in cut_clips(video, clip_length=clip_length, stride=stride):
+            yield start, np.stack([frame.rgb for frame in frames])
         check_length(video, clip_length=clip_length)
     finally:
         video.close()
 
 
 def cut_clips(
-    frames: Iterable[np.ndarray], *, clip_length: int, stride: int
-) -> Iterator[tuple[int, np.ndarray]]:
+    frames: Iterable[T], *, clip_length: int, stride: int
+) -> Iterator[tuple[int, list[T]]]:
     """Cut a stream of frames into clips.
 
     ::
@@ -79,22 +83,22 @@ def cut_clips(
 
     Parameters
     ----------
-    frames : iterable of (H, W, 3) uint8
+    frames : iterable
         Consecutive frames.
     clip_length, stride : int
         As in `read_clips`.
 
     Yields
     ------
-    (int, (clip_length, H, W, 3) uint8)
+    (int, list)
         First frame of the clip, and its frames.
     """
-    window: deque[np.ndarray] = deque(maxlen=clip_length)
+    window: deque[T] = deque(maxlen=clip_length)
     for position, frame in enumerate(frames):
         window.append(frame)
         start = position - clip_length + 1
         if start >= 0 and start % stride == 0:
-            yield start, np.stack(window)
+            yield start, list(window)
 
 
 def check_length(video: Video, *, clip_length: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 # FFmpeg and OpenCV report every damaged packet on stderr; our reason codes say it once per video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -14,12 +15,28 @@ import cv2
 import numpy as np
 
 from labelgen.errors import VideoError
+from labelgen.flow import frame_size_for_flow
 
 FRAME_SIZE = (128, 171)
 """Height and width of a decoded frame in pixels, the C3D pre-processing of the paper."""
 
 _NORMAL_SHARE = 0.9
 _ORIENTATION_AUTO = 1
+
+
+class Frame(NamedTuple):
+    """One decoded frame.
+
+    Attributes
+    ----------
+    rgb : (H, W, 3) uint8
+        At the size of the clip.
+    grey : (H', W') uint8 or None
+        At the size that flow is computed on; None where that is the clip's.
+    """
+
+    rgb: np.ndarray
+    grey: np.ndarray | None
 
 
 class Video:
@@ -34,6 +51,8 @@ class Video:
         The video file.
     size : (int, int), optional
         Height and width of the frames given, in pixels.
+    flow_size : str, optional
+        Size of the grey frames given beside them, as in `labelgen.flow.frame_size_for_flow`.
 
     Attributes
     ----------
@@ -49,15 +68,22 @@ class Video:
         With reason ``missing`` or ``unopenable``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, size: tuple[int, int] = FRAME_SIZE) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        size: tuple[int, int] = FRAME_SIZE,
+        flow_size: str = "clip",
+    ) -> None:
         self.path = Path(path)
         self.size = size
+        self.flow_size = flow_size
         self._capture = _open(self.path)
         self.claimed = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         self.decoded = 0
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield frames, (H, W, 3) uint8 RGB."""
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames in order."""
         height, width = self.size
         while True:
             found, frame = self._capture.read()
@@ -66,7 +92,9 @@ class Video:
             self.decoded += 1
             # Bilinear, and before the change of channel order, which then has less to do.
             small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
-            yield cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+            rgb = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+            larger = frame_size_for_flow(self.flow_size, frame.shape[:2])
+            yield Frame(rgb, None if larger is None else _grey(frame, larger))
 
     @property
     def truncated(self) -> bool:
@@ -76,6 +104,12 @@ class Video:
     def close(self) -> None:
         """Release the decoder."""
         self._capture.release()
+
+
+def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    resized = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.cvtColor(resized, cv2.COLOR_BGR2GRAY)
 
 
 def _open(path: Path) -> cv2.VideoCapture:

@@ -1,8 +1,8 @@
 """The labels of every crop of a clip at once: the same decisions, from sums that are shared.
 
 What a label is stands in `labelgen.motion.decide` and `labelgen.appearance.decide`; here stands
-only how the numbers that they compare are found for all 17 x 60 crops. Two facts do the work, both of
-them about where the runs of a block's pixels end (`labelgen.partitions.row_ends`):
+only how the numbers that they compare are found for all 17 x 60 crops. Two facts do the work, both
+of them about where the runs of a block's pixels end (`labelgen.partitions.row_ends`):
 
 - A sum over a block is a signed sum of row prefix sums at those ends. The ends lie on a few
   straight lines, and a sum along a line is a difference of two prefix sums along its slope. So any

@@ -12,7 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from labelgen.boundaries import prewitt_row
+from labelgen.boundaries import (
+    largest_displacement,
+    prewitt_columns,
+    x_derivative,
+    y_derivative,
+)
 from labelgen.partitions import AREAS, ATOMS, BOUNDS, CROP_SIZE, MEMBERS
 
 ORIENTATIONS = 8
@@ -21,7 +26,7 @@ ORIENTATIONS = 8
 MOTION_LABELS = 14
 
 # 128 * 171 pixels are fewer than 2**15, and 38 + 15 = 53 binary digits is what float64 holds.
-_DIGITS = 38
+_WHOLE = 2.0**38
 
 
 class MotionMaps(NamedTuple):
@@ -61,10 +66,10 @@ def motion_maps(flow: np.ndarray, sums: np.ndarray) -> MotionMaps:
     magnitude = np.empty((components, height, width))
     orientation = np.empty((components, height, width), dtype=np.uint8)
     _polar(sums, magnitude, orientation)
-    _to_whole_units(magnitude, _unit(magnitude.max()))
+    _to_whole_units(magnitude, _scale(magnitude.max()))
     segments = np.empty((components, pairs, height, width - CROP_SIZE + 1))
     # A difference of two displacements in each direction is at most sqrt(2) times the largest.
-    _pair_segments(flow, _unit(2.0 * max(flow.max(), -flow.min())), segments)
+    _pair_segments(flow, _scale(2.0 * largest_displacement(flow)), segments)
     return MotionMaps(magnitude, orientation, segments)
 
 
@@ -88,10 +93,10 @@ def motion_labels(maps: MotionMaps, crops: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _unit(largest: float) -> float:
-    """Return the power of two that brings the largest magnitude just below 2**_DIGITS."""
+def _scale(largest: float) -> float:
+    """Return the power of two that brings the largest magnitude to between 1/2 and 1."""
     _, exponent = np.frexp(largest)
-    return float(np.ldexp(1.0, min(_DIGITS - int(exponent), 1000)))
+    return float(np.ldexp(1.0, min(-int(exponent), 900)))
 
 
 @njit(cache=True)
@@ -106,26 +111,26 @@ def _polar(sums, magnitude, orientation):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _to_whole_units(values, unit):  # type: ignore[no-untyped-def]
+def _to_whole_units(values, scale):  # type: ignore[no-untyped-def]
     flat = values.reshape(-1)
     for i in range(flat.size):
-        flat[i] = np.rint(flat[i] * unit)
+        flat[i] = np.rint(flat[i] * scale * _WHOLE)
 
 
 @njit(cache=True)
-def _pair_segments(flow, unit, segments):  # type: ignore[no-untyped-def]
-    """Fill `segments`, the `MotionMaps.pairs` of a flow, row by row."""
+def _pair_segments(flow, scale, segments):  # type: ignore[no-untyped-def]
+    """Fill `segments`, the `MotionMaps.pairs` of a flow; `scale` brings magnitudes below 1."""
     pairs, components, height, width = flow.shape
-    scratch, more_scratch = np.empty(width + 2), np.empty(width + 2)
-    x_row, y_row = np.empty(width), np.empty(width)
+    sums, differences = np.empty(width + 2), np.empty(width + 2)
+    row = np.empty(width)
     for pair in range(pairs):
         for c in range(components):
             for y in range(height):
-                prewitt_row(flow[pair, c], y, scratch, more_scratch, x_row, y_row)
+                prewitt_columns(flow[pair, c], y, sums, differences)
                 for x in range(width):
-                    magnitude = np.sqrt(x_row[x] * x_row[x] + y_row[x] * y_row[x])
-                    x_row[x] = np.rint(magnitude * unit)
-                _slide(x_row, segments[c, pair, y])
+                    a, b = scale * x_derivative(sums, x), scale * y_derivative(differences, x)
+                    row[x] = np.rint(np.sqrt(a * a + b * b) * _WHOLE)
+                _slide(row, segments[c, pair, y])
 
 
 # Whole numbers add up the same in any order, so the compiler may choose the fastest.

@@ -22,9 +22,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from labelgen.boundaries import boundary_sums, motion_energy, stored_boundaries
 from labelgen.clips import CLIP_LENGTH, check_length, cut_clips, truncation
 from labelgen.crops import crop_positions
-from labelgen.decode import FRAME_SIZE, Video
+from labelgen.decode import FRAME_SIZE, Frame, Video
 from labelgen.errors import LabelgenError, VideoError
-from labelgen.flow import flow_of
+from labelgen.flow import FlowSettings, flow_of, flow_of_grey, resized_flow
 from labelgen.folder import (
     is_done,
     locked,
@@ -343,7 +343,7 @@ def _add_video(
     """Append a video's clips; return reason and message if it is truncated all the same."""
     settings = task.settings
     crops = crop_positions(settings.crops, seed=settings.seed).astype(np.int64)
-    video = Video(task.root / row.path)
+    video = Video(task.root / row.path, flow_size=settings.flow.size)
     flow: np.ndarray | None = None
     try:
         clips = cut_clips(video, clip_length=CLIP_LENGTH, stride=settings.clip_stride)
@@ -357,7 +357,8 @@ def _add_video(
                 with watch.stage("flow"):
                     flow = _next_flow(frames, flow, settings)
             with watch.stage("labels"):
-                clip = _measure(start, frames, flow, crops, settings)
+                rgb = np.stack([frame.rgb for frame in frames])
+                clip = _measure(start, rgb, flow, crops, settings)
             with watch.stage("write"):
                 writer.add_clip(clip)
             tally.add(task.number)
@@ -369,13 +370,20 @@ def _add_video(
 
 
 def _next_flow(
-    frames: np.ndarray, previous: np.ndarray | None, settings: ExtractSettings
+    frames: Sequence[Frame], previous: np.ndarray | None, settings: ExtractSettings
 ) -> np.ndarray:
     """Return the flow of a clip; pairs that it shares with the previous clip are kept."""
     shared = CLIP_LENGTH - 1 - settings.clip_stride
     if previous is None or shared <= 0:
-        return flow_of(frames, settings.flow)
-    return np.concatenate([previous[-shared:], flow_of(frames[shared:], settings.flow)])
+        return _flow(frames, settings.flow)
+    return np.concatenate([previous[-shared:], _flow(frames[shared:], settings.flow)])
+
+
+def _flow(frames: Sequence[Frame], settings: FlowSettings) -> np.ndarray:
+    grey = [frame.grey for frame in frames if frame.grey is not None]
+    if not grey:
+        return flow_of(np.stack([frame.rgb for frame in frames]), settings)
+    return resized_flow(flow_of_grey(np.stack(grey), settings), FRAME_SIZE)
 
 
 def _measure(
@@ -404,7 +412,7 @@ def _warm_kernels(settings: ExtractSettings) -> None:
     if not settings.needs_flow:
         return
     frames = np.zeros((CLIP_LENGTH, *FRAME_SIZE, 3), dtype=np.uint8)
-    flow = _next_flow(frames, None, settings)
+    flow = flow_of(frames, settings.flow)
     _measure(0, frames, flow, crop_positions(settings.crops).astype(np.int64), settings)
 
 

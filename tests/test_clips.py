@@ -50,7 +50,7 @@ def test_cutting(stride):
     assert starts(clips) == list(range(0, 20, stride))
     assert len(clips) == clip_count(23, stride=stride, clip_length=4)
     for start, clip in clips:
-        assert clip.ravel().tolist() == list(range(start, start + 4))
+        assert np.ravel(clip).tolist() == list(range(start, start + 4))
 
 
 def test_only_one_clip_is_held_in_memory():

@@ -5,7 +5,13 @@ from conftest import moving_square
 
 from labelgen import optical_flow
 from labelgen.errors import LabelgenError
-from labelgen.flow import METHODS, flow_settings, parse_flow
+from labelgen.flow import (
+    METHODS,
+    flow_settings,
+    frame_size_for_flow,
+    parse_flow,
+    resized_flow,
+)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -20,6 +26,12 @@ def test_known_motion(method):
     assert np.median(inside[0]) == pytest.approx(2, abs=0.4)
     assert np.median(inside[1]) == pytest.approx(0, abs=0.4)
     assert np.abs(flow[0, :, 90:, 80:]).max() < 0.5
+
+
+@pytest.mark.parametrize("size", ["huge", "short:8", "4x4", "short:", "300"])
+def test_wrong_size(size):
+    with pytest.raises(LabelgenError, match="unknown flow size"):
+        parse_flow("dis", size=size)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -50,7 +62,27 @@ def test_description_of_a_method():
     assert parse_flow("farneback:winsize=9,poly_sigma=1.5") == flow_settings(
         "farneback", {"winsize": 9, "poly_sigma": 1.5}
     )
-    assert parse_flow("dis").as_dict() == {"method": "dis", "preset": 2}
+    assert parse_flow("dis").as_dict() == {"method": "dis", "size": "clip", "preset": 2}
+    fast, accurate = parse_flow("tvl1:fast"), parse_flow("tvl1:accurate,tau=0.2")
+    assert fast != parse_flow("tvl1")
+    assert accurate.parameters["tau"] == 0.2
+    assert accurate.parameters["epsilon"] < parse_flow("tvl1").parameters["epsilon"]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [("clip", None), ("source", (240, 320)), ("short:120", (120, 160)), ("200x100", (100, 200))],
+)
+def test_sizes(size, expected):
+    assert frame_size_for_flow(size, (240, 320)) == expected
+
+
+def test_resized_flow_keeps_the_motion_relative_to_the_frame():
+    flow = np.ones((3, 2, 60, 40), np.float32)
+    resized = resized_flow(flow, (30, 80))
+    np.testing.assert_allclose(resized[:, 0], 2.0)
+    np.testing.assert_allclose(resized[:, 1], 0.5)
+    assert resized.shape == (3, 2, 30, 80)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +91,10 @@ def test_description_of_a_method():
         ("horn", "unknown flow method 'horn'; use one of tvl1"),
         ("tvl1:speed=3", "no parameter 'speed'; it has tau"),
         ("farneback:winsize=many", "winsize must be a whole number, got 'many'"),
-        ("farneback:winsize", "'winsize' is not name=value"),
+        ("farneback:winsize", "farneback has no preset 'winsize'; it has none"),
+        ("tvl1:slow", "tvl1 has no preset 'slow'; it has fast, accurate"),
+        ("tvl1:fast,tau", "'tau' is not name=value"),
+        ("tvl1:tau=-1", "tvl1 does not take .*tau"),
     ],
 )
 def test_mistakes(text, message):

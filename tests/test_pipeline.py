@@ -135,6 +135,21 @@ def test_overlapping_clips_reuse_flow_without_changing_it(videos, tmp_path):
             np.testing.assert_array_equal(shard["flow"][k], flow)
 
 
+def test_flow_on_larger_frames(videos, tmp_path):
+    flow = flow_settings("farneback", FLOW.parameters, size="source")
+    extract(videos, tmp_path / "s", flow=flow, store_flow="float32")
+    extract(videos, tmp_path / "small", store_flow="float32")
+    found = []
+    for folder in ("s", "small"):
+        with h5py.File(min((tmp_path / folder).glob("*.h5"))) as shard:
+            assert ("source" in shard.attrs["flow"]) == (folder == "s")
+            found.append(shard["flow"][0])
+    # The square moves two of 160 pixels to the right in each frame.
+    for one in found:
+        assert np.median(one[0, 0, 52:66, 14:32]) == pytest.approx(2 * 171 / 160, abs=0.5)
+    assert np.abs(found[0] - found[1]).max() > 0.01
+
+
 def test_without_labels(videos, tmp_path):
     extract(videos, tmp_path / "s", labels=False)
     assert find_problems(tmp_path / "s")[1] == []

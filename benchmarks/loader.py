@@ -1,0 +1,161 @@
+"""Loader speed: `train`'s shards against the way of the authors' release, on one core.
+
+    python benchmarks/loader.py --labels shards/demo
+
+The release keeps one JPEG per frame and one per flow component. For every sample of every epoch
+it reads and resizes 16 frames, reads and resizes 30 flow images, and computes the labels again.
+The baseline does the same with the same frames, and computes the motion labels with vectorised
+NumPy and the colour scores with OpenCV histograms; the released Python is several times slower
+than that, so the ratio flatters the baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from train.bench import batches, rate
+from train.dataset import CROP, ClipDataset, view_of
+from train.recipe import Recipe
+from train.shards import open_shards
+
+SOURCE_SIZE = (341, 256)  # width, height: the release's frames have a short side of 256
+BOUND = 20.0  # the release stores flow in [-20, 20] as 8 bits
+
+
+def write_loose_images(labels: str, folder: Path, *, clips: int) -> None:
+    """Write some clips as the release has them: a JPEG per frame and per flow component."""
+    dataset = ClipDataset(open_shards(labels), augment=False)
+    for clip in range(clips):
+        frames = dataset[0, clip][0].numpy()
+        home = folder / str(clip)
+        home.mkdir()
+        for t, frame in enumerate(frames):
+            large = cv2.resize(frame[..., ::-1], SOURCE_SIZE)
+            cv2.imwrite(str(home / f"frame{t:06d}.jpg"), large)
+            # What is in the flow images does not change what reading them costs.
+            for name, channel in (("u", 0), ("v", 1)):
+                cv2.imwrite(str(home / f"{name}{t:06d}.jpg"), large[..., channel])
+
+
+def loose_sample(folder: Path, clip: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """One sample the release's way: read, resize, cut, flip, and compute 27 labels."""
+    home = folder / str(clip)
+    crop, flip = view_of(0, epoch, clip, 1020)
+    top, left = divmod(crop, 60)
+    cut = np.s_[top : top + CROP, left : left + CROP]
+    frames, flow = [], []
+    for t in range(16):
+        image = cv2.resize(cv2.imread(str(home / f"frame{t:06d}.jpg")), (171, 128))[cut]
+        frames.append(image[:, ::-1] if flip else image)
+    for t in range(15):
+        pair = []
+        for name, sign in (("u", -1 if flip else 1), ("v", 1)):
+            grey = cv2.imread(str(home / f"{name}{t:06d}.jpg"), cv2.IMREAD_GRAYSCALE)
+            field = cv2.resize(grey, (171, 128))[cut].astype(np.float32) * (2 * BOUND / 255) - BOUND
+            pair.append(sign * (field[:, ::-1] if flip else field))
+        flow.append(pair)
+    clip_frames = np.stack(frames)
+    values = [*motion_values(np.array(flow)), *appearance_values(clip_frames)]
+    return clip_frames, np.array(values, np.uint8)
+
+
+def partitions() -> list[list[np.ndarray]]:
+    """Index masks of the blocks of the grid, the rings and the triangles."""
+    r, c = np.mgrid[:CROP, :CROP]
+    ring = np.maximum(np.abs(r - 55.5), np.abs(c - 55.5)) // 14
+    up, left = r < 56, c < 56
+    main, anti = r - c, r + c - 111
+    triangles = [
+        up & left & (main >= 0), up & left & (main <= 0), up & ~left & (anti <= 0),
+        up & ~left & (anti >= 0), ~up & left & (anti <= 0), ~up & left & (anti >= 0),
+        ~up & ~left & (main >= 0), ~up & ~left & (main <= 0),
+    ]  # fmt: skip
+    grid = [(r // 28 == i) & (c // 28 == j) for i in range(4) for j in range(4)]
+    return [grid, [ring == i for i in range(4)], triangles]
+
+
+PARTITIONS = partitions()
+PREWITT = np.array([[-1, 0, 1]] * 3, np.float32)
+
+
+def motion_values(flow: np.ndarray) -> list[int]:
+    """14 motion labels from (15, 2, 112, 112) flow."""
+    dx = [[cv2.filter2D(f, -1, PREWITT, borderType=cv2.BORDER_REFLECT) for f in p] for p in flow]
+    dy = [[cv2.filter2D(f, -1, PREWITT.T, borderType=cv2.BORDER_REFLECT) for f in p] for p in flow]
+    values = []
+    for blocks in PARTITIONS:
+        for k in range(2):
+            a, b = np.sum([d[k] for d in dx], 0), np.sum([d[k] for d in dy], 0)
+            magnitude, angle = cv2.cartToPolar(a, b, angleInDegrees=True)
+            best = int(np.argmax([magnitude[block].mean() for block in blocks]))
+            bins = (angle[blocks[best]] // 45).astype(int) % 8
+            histogram = np.bincount(bins, magnitude[blocks[best]], minlength=8)
+            values += [best + 1, int(histogram.argmax()) + 1]
+    for k in range(2):
+        sizes = [np.hypot(x[k], y[k]).sum() for x, y in zip(dx, dy, strict=True)]
+        values.append(int(np.argmax(sizes)) + 1)
+    return values
+
+
+def appearance_values(frames: np.ndarray) -> list[int]:
+    """13 appearance labels from (16, 112, 112, 3) BGR frames."""
+    b, g, r = np.moveaxis(frames, -1, 0)
+    octants = 4 * (b < 128) + 2 * (r >= 128) + (g >= 128)
+    values = []
+    for blocks in PARTITIONS:
+        scores = []
+        for block in blocks:
+            mask = block.astype(np.uint8)
+            counts = [
+                [cv2.calcHist([f], [c], mask, [256], [0, 256]) for f in frames] for c in range(3)
+            ]
+            counts = np.reshape(counts, (3, 16, 256))
+            low, high = counts.min(axis=1).sum(axis=1), counts.max(axis=1).sum(axis=1)
+            scores.append((low / high).mean())
+        for chosen in (int(np.argmin(scores)), int(np.argmax(scores))):
+            colours = np.bincount(octants[:, blocks[chosen]].ravel(), minlength=8)
+            values += [chosen + 1, int(colours.argmax()) + 1]
+    return [*values, int(np.bincount(octants.ravel(), minlength=8).argmax()) + 1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--labels", required=True, help="shards, as for `train pretrain`")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    shards = open_shards(options.labels)
+    clips = min(12, shards.clips)
+    ours = batches(shards, recipe=Recipe(batch=clips), workers=0, pin=False)
+    figures: dict[str, list[float]] = {"ours": [], "loose": []}
+    with tempfile.TemporaryDirectory() as folder:
+        write_loose_images(options.labels, Path(folder), clips=clips)
+        for _ in range(options.rounds):
+            # Alternating, so that a busy machine slows both alike.
+            figures["ours"].append(rate(lambda: next(ours), clips, options.seconds))
+            figures["loose"].append(
+                rate(
+                    lambda: [loose_sample(Path(folder), c, 0) for c in range(clips)],
+                    clips,
+                    options.seconds,
+                )
+            )
+    mine, theirs = (statistics.median(figures[name]) for name in ("ours", "loose"))
+    kind = "JPEG" if shards.jpeg else "raw"
+    print("| way | clips/s, one core | ratio |\n| --- | --- | --- |")
+    print(f"| loose images, labels computed per sample | {theirs:.1f} | 1 |")
+    print(
+        f"| shards, {kind} frames, {len(shards.crops)} crops | {mine:.0f} | {mine / theirs:.0f} |"
+    )
+    print(f"\nBest round: {max(figures['ours']):.0f} clips/s.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,345 @@
+"""Image pyramids for the flow solvers: resized levels, bicubic warps, a median filter for flow.
+
+Images are (H, W) float32 in grey levels 0..255. Rows of everything that a warp reads are
+interleaved, all channels of a pixel side by side, so that one gather of 4x4 pixels serves the image
+and its derivatives alike.
+
+References
+----------
+.. [1] J. Sanchez, E. Meinhardt-Llopis, G. Facciolo, "TV-L1 Optical Flow Estimation", IPOL 2013,
+   Sec. 3.
+.. [2] R. Keys, "Cubic Convolution Interpolation for Digital Image Processing", IEEE ASSP 1981.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from labelgen.vectors import (
+    STEPS,
+    WIDE,
+    Scalar,
+    aligned_zeros,
+    floor,
+    fma,
+    load,
+    load4,
+    maximum,
+    minimum,
+    round_up,
+    splat,
+    splat4,
+    store,
+)
+
+Vectors = tuple[np.ndarray, ...]
+
+MARGIN = 4  # zero pixels around an image, so that a 4x4 gather at the border needs no test
+SMALLEST = 16  # a level is not made if a side would be shorter; OpenCV's rule
+CUBIC = np.float32(-0.75)  # Keys' parameter; [2]_ prefers -.5, OpenCV uses -.75
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Raise ValueError unless these attributes are finite numbers above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a finite number above 0, not {value!r}.")
+
+
+def check_counts(settings: object, *names: str) -> None:
+    """Raise ValueError unless these attributes are whole numbers of at least 1."""
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+
+
+def check_scale_step(step: float) -> None:
+    """Raise ValueError unless the ratio of two levels' sizes lies between 0 and 1."""
+    if not 0.1 <= step <= 0.95:
+        raise ValueError(f"scale_step must be between 0.1 and 0.95, not {step!r}.")
+
+
+def check_grey(grey: np.ndarray) -> None:
+    """Raise ValueError unless `grey` is (T >= 2, H >= 1, W >= 1) uint8."""
+    found = f"{grey.dtype} of shape {grey.shape}" if isinstance(grey, np.ndarray) else type(grey)
+    if not isinstance(grey, np.ndarray) or grey.dtype != np.uint8 or grey.ndim != 3:
+        raise ValueError(f"Grey frames must be a uint8 array of shape (T, H, W), not {found}.")
+    if grey.shape[0] < 2 or 0 in grey.shape:
+        raise ValueError(f"Optical flow needs at least 2 frames of at least 1 pixel, not {found}.")
+
+
+def level_sizes(height: int, width: int, *, scales: int, step: float) -> list[tuple[int, int]]:
+    """Sizes (height, width) of a pyramid's levels, finest first, each `step` times the last."""
+    sizes = [(height, width)]
+    while len(sizes) < scales:
+        height, width = round(sizes[-1][0] * step), round(sizes[-1][1] * step)
+        if min(height, width) < SMALLEST:
+            break
+        sizes.append((height, width))
+    return sizes
+
+
+@njit(cache=True, error_model="numpy")
+def resize(image: np.ndarray, target: np.ndarray, scale_y: Scalar, scale_x: Scalar) -> None:
+    """Bilinear resize into `target`; pixel centres map by ``(target + .5) * scale - .5``.
+
+    Parameters
+    ----------
+    image : (H, W) float32
+    target : (h, w) float32, overwritten
+    scale_y, scale_x : source pixels per target pixel. Between levels that is 1 / step, not the
+        ratio of the rounded sizes, as in OpenCV; for flow it is the ratio.
+    """
+    height, width = image.shape
+    left = np.empty(target.shape[1], np.uint32)  # unsigned: no negative index to look out for
+    right = np.empty_like(left)
+    right_weight = np.empty(target.shape[1], np.float32)
+    for x in range(target.shape[1]):
+        first, right_weight[x] = _place(x, scale_x, width)
+        left[x], right[x] = first, min(first + 1, width - 1)
+    one = np.float32(1)
+    for y in range(target.shape[0]):
+        first, weight = _place(y, scale_y, height)
+        upper, lower, row = image[first], image[min(first + 1, height - 1)], target[y]
+        for x in range(target.shape[1]):
+            w = right_weight[x]
+            above = upper[left[x]] * (one - w) + upper[right[x]] * w
+            below = lower[left[x]] * (one - w) + lower[right[x]] * w
+            row[x] = above * (one - weight) + below * weight
+
+
+@njit(cache=True, error_model="numpy")
+def _place(index: int, scale: Scalar, length: int) -> tuple[int, Scalar]:
+    """Source pixel at or before a target pixel's centre, and the weight of the pixel after it."""
+    position = (index + 0.5) * scale - 0.5
+    first = int(np.floor(position))
+    if first < 0:
+        return 0, np.float32(0)
+    if first >= length - 1:
+        return length - 1, np.float32(0)
+    return first, np.float32(position - np.float32(first))
+
+
+def enlarge(flow: np.ndarray, height: int, width: int, step: float) -> np.ndarray:
+    """Flow (2, h, w) of one level as a start for the next finer one, in its pixels."""
+    _, rows, columns = flow.shape
+    if (rows, columns) == (height, width):
+        return flow
+    finer = np.empty((2, height, width), np.float32)
+    for coarse, fine in zip(flow, finer, strict=True):
+        resize(coarse, fine, rows / height, columns / width)
+    return finer * np.float32(1 / step)
+
+
+def gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Central differences along x and along y of an (H, W) image.
+
+    Outside the image the border pixel repeats, which halves the difference there, as in OpenCV.
+    """
+    along_y = np.empty_like(image)
+    next_row = min(1, len(image) - 1)
+    along_y[1:-1] = image[2:] - image[:-2]
+    along_y[0] = image[next_row] - image[0]
+    along_y[-1] = image[-1] - image[-1 - next_row]
+    along_y *= np.float32(0.5)
+    if image.shape[1] == 1:
+        return np.zeros_like(image), along_y
+    along_x = np.empty_like(image)
+    along_x[:, 1:-1] = image[:, 2:] - image[:, :-2]
+    along_x[:, 0] = image[:, 1] - image[:, 0]
+    along_x[:, -1] = image[:, -1] - image[:, -2]
+    along_x *= np.float32(0.5)
+    return along_x, along_y
+
+
+def interleave(*channels: np.ndarray, border: str = "zero") -> np.ndarray:
+    """Up to four (H, W) channels side by side in a flat array, as `warp_row` reads them.
+
+    It holds (H + 8, W + 8, 4) float32. The margin is zero, or with ``border="nearest"`` the nearest
+    pixel of the image.
+    """
+    height, width = channels[0].shape
+    taps = np.zeros((height + 2 * MARGIN, width + 2 * MARGIN, 4), np.float32)
+    for index, channel in enumerate(channels):
+        taps[MARGIN:-MARGIN, MARGIN:-MARGIN, index] = channel
+    if border == "nearest":
+        taps[:MARGIN], taps[-MARGIN:] = taps[MARGIN], taps[-MARGIN - 1]
+        taps[:, :MARGIN] = taps[:, MARGIN, None]
+        taps[:, -MARGIN:] = taps[:, -MARGIN - 1, None]
+    return taps.reshape(-1)
+
+
+@njit(cache=True, error_model="numpy")
+def warp_row(
+    taps: np.ndarray,
+    flow: np.ndarray,
+    u_at: int,
+    v_at: int,
+    y: int,
+    height: int,
+    width: int,
+    weights: np.ndarray,
+    target: np.ndarray,
+) -> None:
+    """Bicubic samples [2]_ of all channels at ``(x + u, y + v)`` for the pixels x of row y.
+
+    What lies two or more pixels outside the image reads zeros only (OpenCV's constant border), so
+    that any farther position may be moved there.
+
+    Parameters
+    ----------
+    taps : flat float32 of the shape that `interleave` makes
+    flow : flat float32; u is read from `u_at` on, v from `v_at` on, in whole vectors
+    weights : (10, S) float32 scratch, S being `width` rounded up to whole vectors
+    target : flat float32, overwritten: four (or eight) channels per pixel
+    """
+    span = weights.shape[1]
+    flat = weights.reshape(weights.size)
+    for x in range(0, width, WIDE):
+        _prepare(splat(np.float32(x)) + load(STEPS, 0) + load(flow, u_at + x), width, flat, x, span)
+        _prepare(splat(np.float32(y)) + load(flow, v_at + x), height, flat, 5 * span + x, span)
+    pitch = 4 * (width + 2 * MARGIN)
+    for x in range(width):
+        first = int(weights[0, x]) * 4 + int(weights[5, x]) * pitch
+        a, b = splat4(weights[1, x]), splat4(weights[2, x])
+        c, d = splat4(weights[3, x]), splat4(weights[4, x])
+        value = splat4(weights[6, x]) * _across(taps, first, a, b, c, d)
+        value = fma(splat4(weights[7, x]), _across(taps, first + pitch, a, b, c, d), value)
+        value = fma(splat4(weights[8, x]), _across(taps, first + 2 * pitch, a, b, c, d), value)
+        value = fma(splat4(weights[9, x]), _across(taps, first + 3 * pitch, a, b, c, d), value)
+        store(target, 4 * x, value)
+
+
+@njit(inline="always")
+def _prepare(position: np.ndarray, length: int, weights: np.ndarray, at: int, span: int) -> None:
+    """First tap (an index into the padded image) and the weights of the four taps, `span` apart."""
+    one, cubic = splat(np.float32(1)), splat(CUBIC)
+    square, line = splat(CUBIC + np.float32(2)), splat(-CUBIC - np.float32(3))
+    inside = minimum(maximum(position, splat(np.float32(-2))), splat(np.float32(length + 1)))
+    whole = floor(inside)
+    after = inside - whole
+    before = one - after
+    store(weights, at, whole + splat(np.float32(MARGIN - 1)))
+    store(weights, at + span, cubic * (after * before) * before)
+    store(weights, at + 2 * span, fma(fma(square, after, line), after * after, one))
+    store(weights, at + 3 * span, fma(fma(square, before, line), before * before, one))
+    store(weights, at + 4 * span, cubic * (after * before) * after)
+
+
+@njit(inline="always")
+def _across(
+    taps: np.ndarray, at: int, a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray
+) -> np.ndarray:
+    value = fma(b, load4(taps, at + 4), a * load4(taps, at))
+    value = fma(c, load4(taps, at + 8), value)
+    return fma(d, load4(taps, at + 12), value)
+
+
+@njit(inline="always")
+def _sort5(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, e: np.ndarray) -> Vectors:
+    """Five vectors sorted lane by lane, in nine exchanges."""
+    a, b = minimum(a, b), maximum(a, b)
+    d, e = minimum(d, e), maximum(d, e)
+    c, e = minimum(c, e), maximum(c, e)
+    c, d = minimum(c, d), maximum(c, d)
+    b, e = minimum(b, e), maximum(b, e)
+    a, d = minimum(a, d), maximum(a, d)
+    a, c = minimum(a, c), maximum(a, c)
+    b, d = minimum(b, d), maximum(b, d)
+    b, c = minimum(b, c), maximum(b, c)
+    return a, b, c, d, e
+
+
+@njit(inline="always")
+def _sort_row(ranks: np.ndarray, at: int) -> Vectors:
+    return _sort5(
+        load(ranks, at - 2),
+        load(ranks, at - 1),
+        load(ranks, at),
+        load(ranks, at + 1),
+        load(ranks, at + 2),
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def _median25(ranks: np.ndarray, at: int, span: int) -> np.ndarray:
+    """Median of 5 columns that are sorted already: rank i is found `i * span` after the smallest.
+
+    Once the rows are sorted too, rank (i, j) has at least (i + 1) (j + 1) - 1 values below it and
+    (5 - i) (5 - j) - 1 above: 6 of the 25 are too small to be the median, 6 too large, and the 7th
+    of the other 13 is found by sixteen exchanges, of which mostly one side is needed.
+    """
+    _, _, _, a3, a4 = _sort_row(ranks, at)
+    _, _, b2, b3, b4 = _sort_row(ranks, at + span)
+    _, c1, c2, c3, _ = _sort_row(ranks, at + 2 * span)
+    d0, d1, d2, _, _ = _sort_row(ranks, at + 3 * span)
+    e0, e1, _, _, _ = _sort_row(ranks, at + 4 * span)
+    e0 = maximum(b2, e0)
+    c3 = minimum(c3, b4)
+    b3 = maximum(d0, b3)
+    b3 = minimum(b3, d2)
+    c2, e0 = minimum(c2, e0), maximum(c2, e0)
+    c2, a4 = minimum(c2, a4), maximum(c2, a4)
+    d1 = maximum(c2, d1)
+    e0 = minimum(e0, c3)
+    d1 = maximum(a3, d1)
+    e1 = minimum(e1, a4)
+    b3 = maximum(c1, b3)
+    e0, b3 = minimum(e0, b3), maximum(e0, b3)
+    e1 = minimum(e1, b3)
+    d1, e0 = minimum(d1, e0), maximum(d1, e0)
+    e1 = maximum(d1, e1)
+    return minimum(e0, e1)
+
+
+@njit(cache=True, error_model="numpy")
+def median_filter(
+    field: np.ndarray, start: int, pitch: int, height: int, width: int, scratch: np.ndarray
+) -> None:
+    """5x5 median in place, with the border repeated outwards.
+
+    Parameters
+    ----------
+    field : flat float32; row y of the plane begins at ``start + y * pitch`` and owns `width`
+        elements rounded up to whole vectors, the surplus being overwritten with anything finite
+    scratch : what `median_scratch` makes
+    """
+    span = (width + WIDE - 1) // WIDE * WIDE + 2 * WIDE
+    for y in range(-2, height + 2):
+        source = start + min(max(y, 0), height - 1) * pitch
+        row = (y + 2) * span + WIDE
+        for x in range(0, width, WIDE):
+            store(scratch, row + x, load(field, source + x))
+        scratch[row - 2] = scratch[row - 1] = scratch[row]
+        scratch[row + width] = scratch[row + width + 1] = scratch[row + width - 1]
+    ranks = (height + 4) * span
+    for y in range(height):
+        for x in range(0, span, WIDE):
+            at = y * span + x
+            _sort_column(scratch, at, ranks + x, span)
+        for x in range(0, width, WIDE):
+            store(field, start + y * pitch + x, _median25(scratch, ranks + WIDE + x, span))
+
+
+@njit(inline="always")
+def _sort_column(scratch: np.ndarray, at: int, ranks: int, span: int) -> None:
+    a, b, c, d, e = _sort5(
+        load(scratch, at),
+        load(scratch, at + span),
+        load(scratch, at + 2 * span),
+        load(scratch, at + 3 * span),
+        load(scratch, at + 4 * span),
+    )
+    store(scratch, ranks, a)
+    store(scratch, ranks + span, b)
+    store(scratch, ranks + 2 * span, c)
+    store(scratch, ranks + 3 * span, d)
+    store(scratch, ranks + 4 * span, e)
+
+
+def median_scratch(height: int, width: int) -> np.ndarray:
+    """Scratch for `median_filter`: the field with a border, and five rows of sorted columns."""
+    return aligned_zeros((height + 9) * (round_up(width) + 2 * WIDE) + WIDE)

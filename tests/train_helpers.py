@@ -1,0 +1,105 @@
+"""Synthetic shards, written straight from the shard layout, for the trainer's tests."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+
+from labelgen import LABELS
+
+CARDINALITY = np.array([label.cardinality for label in LABELS])
+SMALL_CROPS = np.array([(8, 29), (0, 0), (16, 59), (3, 40)], np.int16)
+
+
+def random_labels(rng: np.random.Generator, clips: int, crops: int) -> np.ndarray:
+    """(clips, crops, 27) uint8, each label uniform over its values."""
+    return (1 + rng.random((clips, crops, 27)) * CARDINALITY).astype(np.uint8)
+
+
+def bright_frames(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(clips, 16, 128, 171, 3) uint8 whose grey level tells the clip's first label."""
+    level = 8 * labels[:, 0, 0].astype(int)
+    frames = level[:, None, None, None, None] + rng.integers(0, 40, (len(labels), 16, 128, 171, 3))
+    return frames.astype(np.uint8)
+
+
+def write_shards(
+    folder: Path,
+    frames: np.ndarray,
+    labels: np.ndarray,
+    *,
+    crops: np.ndarray = SMALL_CROPS,
+    shards: int = 1,
+    prefix: str = "toy",
+    jpeg: bool = False,
+    clips_per_video: int = 1,
+    energy: np.ndarray | None = None,
+    config: str = "settings",
+    drop: tuple[str, ...] = (),
+    filters: dict | None = None,
+) -> Path:
+    """Write a sealed shard directory (or add a prefix to one) and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(config.encode()).hexdigest()
+    energy = np.full(len(frames), 1.0, np.float32) if energy is None else energy
+    for number, rows in enumerate(np.array_split(np.arange(len(frames)), shards)):
+        path = folder / f"{prefix}-{number:05d}-of-{shards:05d}.h5"
+        with h5py.File(path, "w") as file:
+            file.attrs.update(
+                format="motion-appearance-labels", format_version=1, profile="paper",
+                flow='{"method": "tvl1"}', config_hash=digest,
+            )  # fmt: skip
+            file["labels"] = labels[rows]
+            file["crops"] = crops
+            file["motion_energy"] = energy[rows]
+            file["clips/video"] = (np.arange(len(rows)) // clips_per_video).astype(np.int32)
+            if jpeg:
+                _write_jpeg(file, frames[rows])
+            else:
+                data, shape = frames[rows], frames.shape[1:]
+                options = {"chunks": (1, *shape), "maxshape": (None, *shape), **(filters or {})}
+                file.create_dataset("frames", data=data, **options)
+            for name in drop:
+                del file[name]
+        write_seal(path, clips=len(rows), config_hash=digest)
+    _write_run(folder, prefix, shards, digest)
+    return folder
+
+
+def _write_jpeg(file: h5py.File, frames: np.ndarray) -> None:
+    out = file.create_dataset("frames", frames.shape[:2], dtype=h5py.vlen_dtype(np.uint8))
+    for clip, images in enumerate(frames):
+        for t, image in enumerate(images):
+            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            out[clip, t] = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].ravel()
+
+
+def write_seal(path: Path, *, clips: int, config_hash: str) -> None:
+    """Seal a shard as it is now."""
+    seal = {
+        "format": "motion-appearance-labels", "format_version": 1, "shard": path.name,
+        "sha256": "", "bytes": path.stat().st_size, "videos": clips, "clips": clips,
+        "config_hash": config_hash, "manifest_sha256": "",
+    }  # fmt: skip
+    path.with_suffix(".json").write_text(json.dumps(seal))
+
+
+def _write_run(folder: Path, prefix: str, shards: int, digest: str) -> None:
+    path = folder / "run.json"
+    plan = json.loads(path.read_text())["plan"] if path.exists() else {}
+    run = {
+        "format": "motion-appearance-labels", "format_version": 1, "config": {},
+        "config_hash": digest, "plan": {**plan, prefix: shards},
+    }  # fmt: skip
+    path.write_text(json.dumps(run))
+
+
+def toy_shards(folder: Path, clips: int = 12, *, seed: int = 0, **options) -> Path:
+    """Shards whose frames tell the first motion label; all else is noise."""
+    rng = np.random.default_rng(seed)
+    crops = options.get("crops", SMALL_CROPS)
+    labels = random_labels(rng, clips, len(crops))
+    return write_shards(folder, bright_frames(labels, rng), labels, **options)

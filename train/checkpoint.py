@@ -1,0 +1,139 @@
+"""Checkpoints: written whole or not at all, read without running any code in them.
+
+A checkpoint holds tensors, numbers and strings only, so ``torch.load(weights_only=True)`` reads
+it. It needs no random state: nothing in training draws from a global generator after the weights
+are initialised, and every choice of the loader is a function of (seed, epoch, clip).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train import TrainError
+from train.recipe import Recipe
+
+FORMAT = "motion-appearance-checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Progress:
+    """How far a run is: what a resumed run must know beside weights and optimizer."""
+
+    epoch: int = 0  # of the next step, 0-based
+    step: int = 0  # in that epoch
+    best: float = float("inf")  # lowest held-out loss yet
+    history: str = "[]"  # JSON, one record per finished epoch
+
+
+def save(
+    path: Path,
+    *,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    sums: torch.Tensor,
+    progress: Progress,
+    recipe: Recipe,
+    labels: dict[str, str],
+) -> None:
+    """Write a checkpoint beside its final name, then rename it: a crash leaves the old one whole.
+
+    Parameters
+    ----------
+    sums : tensor
+        Training statistics of the unfinished epoch, over all ranks.
+    labels : dict of str
+        Which labels it was trained on: config_hash, profile, flow and the held-out choice.
+    """
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "sums": sums.cpu(),
+        "progress": dict(vars(progress)),
+        "recipe": recipe.as_dict(),
+        "labels": labels,
+    }
+    temporary = path.with_name(path.name + ".writing")
+    with open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises
+    ------
+    TrainError
+        The file is absent, damaged, or not a checkpoint of this trainer.
+    """
+    if not path.is_file():
+        raise TrainError(
+            f"There is no checkpoint {path}; give the folder of a `train pretrain` run."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainError(f"{path} is damaged or not a checkpoint ({reason}).") from None
+    found = (
+        (content.get("format"), content.get("format_version"))
+        if isinstance(content, dict)
+        else None
+    )
+    if found != (FORMAT, FORMAT_VERSION):
+        raise TrainError(f"{path} is not a checkpoint of this trainer (it says {found}).")
+    return content
+
+
+def check_same(
+    content: dict[str, Any], path: Path, *, recipe: Recipe, labels: dict[str, str]
+) -> None:
+    """Refuse to resume with another recipe or other labels, naming what differs."""
+    asked = {**recipe.as_dict(), **labels}
+    stored = {**content["recipe"], **content["labels"]}
+    differing = [
+        f"{key} {stored.get(key)!r} there, {asked.get(key)!r} here"
+        for key in sorted(asked.keys() | stored.keys())
+        if asked.get(key) != stored.get(key)
+    ]
+    if differing:
+        raise TrainError(
+            f"{path} was trained differently ({'; '.join(differing)}); "
+            "use another --out to start anew."
+        )
+
+
+def export(run: Path, output: Path) -> None:
+    """Write the backbone of a run's best checkpoint as safetensors, its config in the metadata."""
+    try:
+        from safetensors.torch import save_file
+    except ImportError:
+        raise TrainError("Export needs the package safetensors; pip install safetensors.") from None
+    content = load(run / "best.pt")
+    prefix = "backbone."
+    weights = {
+        name.removeprefix(prefix): tensor.contiguous()
+        for name, tensor in content["model"].items()
+        if name.startswith(prefix)
+    }
+    metadata = {
+        "architecture": "c3d-small",
+        "recipe": json.dumps(content["recipe"], sort_keys=True),
+        "labels": json.dumps(content["labels"], sort_keys=True),
+        "epochs": str(content["progress"]["epoch"]),
+    }
+    temporary = output.with_name(output.name + ".writing")
+    save_file(weights, temporary, metadata=metadata)
+    os.replace(temporary, output)

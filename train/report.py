@@ -1,0 +1,229 @@
+"""What a run tells: progress, one JSON line per epoch, TensorBoard, and its curve as a PNG."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from train import TrainError
+
+SECONDS_BETWEEN_LINES = {True: 0.5, False: 60.0}  # on a terminal, in a file
+
+
+class Clock:
+    """Speed of one epoch: clips per second, the share of time spent waiting for data, time left."""
+
+    def __init__(self, *, epoch: int, epochs: int, steps: int, batch: int, quiet: bool) -> None:
+        self.epoch, self.epochs, self.steps, self.batch, self.quiet = (
+            epoch,
+            epochs,
+            steps,
+            batch,
+            quiet,
+        )
+        self.start = self.said = time.monotonic()
+        self.waited, self.done = 0.0, 0
+
+    def waiting(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Pass batches on, timing how long each took to come."""
+        iterator = iter(batches)
+        while True:
+            before = time.monotonic()
+            batch = next(iterator, None)
+            self.waited += time.monotonic() - before
+            if batch is None:
+                return
+            yield batch
+
+    def tick(self, step: int, loss: float) -> None:
+        """Count a step and say so now and then, on stderr."""
+        self.done += 1
+        now, terminal = time.monotonic(), sys.stderr.isatty()
+        if self.quiet or now - self.said < SECONDS_BETWEEN_LINES[terminal]:
+            return
+        self.said = now
+        speed = self.speed()
+        steps_left = self.steps - step + (self.epochs - self.epoch - 1) * self.steps
+        left = steps_left * self.batch / speed["clips_per_second"]
+        line = (
+            f"epoch {self.epoch + 1}/{self.epochs}, step {step}/{self.steps}, loss {loss:.3f}, "
+            f"{speed['clips_per_second']:.1f} clips/s, waiting {speed['data_wait']:.0%}, "
+            f"{_duration(left)} left"
+        )
+        print(
+            f"\r{line}\x1b[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr
+        )
+
+    def speed(self) -> dict[str, float]:
+        """Figures for the log, over this epoch (since the restart, if it was resumed in it)."""
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        return {
+            "seconds": round(seconds, 2),
+            "clips_per_second": round(self.done * self.batch / seconds, 2),
+            "data_wait": round(self.waited / seconds, 4),
+        }
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+def write_log(path: Path, history: list[dict[str, Any]]) -> None:
+    """Write all finished epochs, one JSON record a line; whole, so that resuming leaves no gap."""
+    temporary = path.with_name(path.name + ".writing")
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def summary(record: dict[str, Any]) -> str:
+    """One line for people about a finished epoch."""
+    parts = [f"epoch {record['epoch']}: {record['clips_per_second']:.1f} clips/s"]
+    for name in ("train", "held_out"):
+        if record[name] is not None:
+            figures = ", ".join(
+                f"{branch} mse {values['mse']:.3f} ev {_signed(values['explained_variance'])} "
+                f"skill {_signed(values['skill'])}"
+                for branch, values in record[name]["branches"].items()
+            )
+            parts.append(f"{name.replace('_', '-')} {figures}")
+    return "; ".join(parts)
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def table(record: dict[str, Any]) -> str:
+    """Markdown table of an epoch's labels: held-out ones if there are any, else training ones."""
+    report = record["held_out"] or record["train"]
+    rows = [
+        "| label | mse | explained variance | skill | accuracy | chance |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, v in report["labels"].items():
+        rows.append(
+            f"| {name} | {v['mse']:.3f} | {_signed(v['explained_variance'])} "
+            f"| {_signed(v['skill'])} | {v['accuracy']:.3f} | {v['chance']:.3f} |"
+        )
+    return "\n".join(rows)
+
+
+class TensorBoard:
+    """The same figures as the log, for TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise TrainError("--tensorboard needs the package; pip install tensorboard.") from None
+        self.writer = SummaryWriter(str(folder))
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write one epoch."""
+        for name in ("train", "held_out"):
+            for kind in ("branches", "labels") if record[name] else ():
+                for label, values in record[name][kind].items():
+                    for figure, value in values.items():
+                        if value is not None:
+                            self.writer.add_scalar(
+                                f"{name}/{label}/{figure}", value, record["epoch"]
+                            )
+        for figure in ("lr", "clips_per_second", "data_wait"):
+            self.writer.add_scalar(f"run/{figure}", record[figure], record["epoch"])
+        self.writer.flush()
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """Finished epochs of a run.
+
+    Raises
+    ------
+    TrainError
+        The folder holds no log.
+    """
+    path = run / "log.jsonl"
+    if not path.is_file():
+        raise TrainError(f"There is no {path}; give the folder of a `train pretrain` run.")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+WIDTH, HEIGHT, MARGIN = 900, 520, 70
+COLOURS = {"motion": (180, 90, 20), "appearance": (40, 60, 200)}  # BGR
+
+
+def draw_curve(run: Path, output: Path) -> None:
+    """Draw explained variance over epochs: a line per branch, thick held-out, thin training."""
+    history = read_log(run)
+    if not history:
+        raise TrainError(f"{run} has no finished epoch to draw yet.")
+    series = _series(history)
+    values = [v for line in series.values() for v in line if v is not None]
+    low, high = min([*values, 0.0]), max([*values, 0.1])
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    _draw_axes(image, epochs=len(history), low=low, high=high)
+    for row, ((name, branch), line) in enumerate(series.items()):
+        points = [
+            _place(i + 1, v, len(history), low, high) for i, v in enumerate(line) if v is not None
+        ]
+        colour, thick = COLOURS[branch], 3 if name == "held_out" else 1
+        cv2.polylines(image, [np.array(points, np.int32)], False, colour, thick, cv2.LINE_AA)
+        for point in points:
+            cv2.circle(image, point, thick + 1, colour, -1, cv2.LINE_AA)
+        label = f"{branch}, {name.replace('_', '-')}"
+        cv2.line(
+            image,
+            (MARGIN + 12, 60 + 22 * row),
+            (MARGIN + 40, 60 + 22 * row),
+            colour,
+            thick,
+            cv2.LINE_AA,
+        )
+        _write(image, label, (MARGIN + 48, 65 + 22 * row))
+    if not cv2.imwrite(str(output), image):
+        raise TrainError(
+            f"Could not write {output}; is its folder there, and the name one of an image?"
+        )
+
+
+def _series(history: list[dict[str, Any]]) -> dict[tuple[str, str], list[float | None]]:
+    return {
+        (name, branch): [
+            record[name]["branches"][branch]["explained_variance"] for record in history
+        ]
+        for name in ("train", "held_out")
+        if history[0][name]
+        for branch in history[0][name]["branches"]
+    }
+
+
+def _place(epoch: float, value: float, epochs: int, low: float, high: float) -> tuple[int, int]:
+    x = MARGIN + (WIDTH - 2 * MARGIN) * (epoch - 0.5) / epochs
+    y = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (value - low) / (high - low)
+    return round(x), round(y)
+
+
+def _draw_axes(image: np.ndarray, *, epochs: int, low: float, high: float) -> None:
+    _write(image, "explained variance of the labels (0: always the mean)", (MARGIN, 40))
+    for value in sorted({0.0, *np.linspace(low, high, 6).tolist()}):
+        y = _place(1, value, epochs, low, high)[1]
+        shade = (0, 0, 0) if value == 0 else (220, 220, 220)
+        cv2.line(image, (MARGIN, y), (WIDTH - MARGIN, y), shade, 1)
+        _write(image, f"{value:.2f}", (18, y + 4))
+    for epoch in range(1, epochs + 1, max(1, epochs // 10)):
+        _write(
+            image, str(epoch), (_place(epoch, low, epochs, low, high)[0] - 5, HEIGHT - MARGIN + 22)
+        )
+    _write(image, "epoch", (WIDTH // 2 - 20, HEIGHT - 18))
+
+
+def _write(image: np.ndarray, text: str, place: tuple[int, int]) -> None:
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
