@@ -1,4 +1,5 @@
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -280,7 +281,12 @@ def start_long_run(tmp_path, workers):
     arguments = ("extract", "--root", root, "--out", tmp_path / "s", "--clips-per-shard", "10")
     arguments = (*arguments, "--flow", "farneback:iterations=15", "--workers", workers)
     process = subprocess.Popen(
-        command(*arguments), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(*arguments),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that starts the tests in the background makes them ignore SIGINT.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     return arguments, process
 

@@ -89,7 +89,7 @@ def test_a_mistake_gets_one_sentence(mistake, toy, tmp_path, capsys, monkeypatch
     options = [option.format(tmp=tmp_path, toy=toy) for option in options]
     out = ["--out", tmp_path / "out", "--width", 0.03]
     code, _, said = train(capsys, monkeypatch, "pretrain", *out, *options)
-    assert code == 1
+    assert code == 2
     assert sentence in said
     assert said.count("\n") == 1, said
 
@@ -98,7 +98,7 @@ def test_a_mistake_gets_one_sentence(mistake, toy, tmp_path, capsys, monkeypatch
 def test_a_missing_gpu_gets_one_sentence(toy, tmp_path, capsys, monkeypatch):
     options = ["--labels", toy, "--out", tmp_path / "x", "--device", "cuda:1"]
     code, _, said = train(capsys, monkeypatch, "pretrain", *options)
-    assert code == 1
+    assert code == 2
     assert "sees no GPU; use --device cpu" in said
 
 
@@ -151,7 +151,7 @@ def test_curve_is_a_picture_of_the_run(finished, tmp_path, capsys, monkeypatch):
     assert (blue > 100).any()  # the motion line
     assert (blue < -100).any()  # the appearance line
     code, _, said = train(capsys, monkeypatch, "curve", tmp_path, "-o", path)
-    assert code == 1
+    assert code == 2
     assert "give the folder of a `train pretrain` run" in said
 
 

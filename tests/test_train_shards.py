@@ -97,12 +97,21 @@ def test_different_crops_do_not_mix(tmp_path):
         open_shards(tmp_path / "s")
 
 
+def test_the_only_folder_below_is_found(tmp_path):
+    folder = toy_shards(tmp_path / "s", 2)
+    assert open_shards(tmp_path).shards == open_shards(folder).shards
+    toy_shards(tmp_path / "t", 2)
+    with pytest.raises(TrainError, match="several sets of shards; give one of .*s, .*t"):
+        open_shards(tmp_path)
+
+
 def test_wrong_locations(tmp_path):
     folder = toy_shards(tmp_path / "s", 2)
+    (tmp_path / "empty").mkdir()
     for location, sentence in (
         (tmp_path / "nowhere", "There is no folder"),
         (folder / "toy-00000-of-00001.h5", "is a file"),
-        (tmp_path, "has no run.json"),
+        (tmp_path / "empty", "has no run.json"),
         (folder / "other", "No split 'other' in .*; it holds toy"),
     ):
         with pytest.raises(TrainError, match=sentence):

@@ -11,8 +11,8 @@ import click
 from train import TrainError
 from train.recipe import BRANCHES, INITS, PIXELS, RECIPES, STILL, TARGETS, Recipe
 
-EXIT_MISTAKE, EXIT_NON_FINITE, EXIT_STOPPED = 1, 3, 75
-"""Exit codes beside 0 (done) and 2 (wrong usage). 75 is EX_TEMPFAIL: run the same command again."""
+EXIT_MISTAKE, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
+"""Exit codes beside 0 (done). 75 is EX_TEMPFAIL: run the same command again."""
 
 labels_option = click.option(
     "--labels", required=True, help="Folder of sealed shards, or folder/prefix for one split of it."
@@ -47,8 +47,8 @@ width_option = click.option(
 def cli() -> None:
     """Pre-train C3D on motion and appearance labels.
 
-    Exit codes: 0 done, 1 a mistake told in one sentence, 2 wrong usage, 3 the loss was no longer
-    finite, 75 stopped by a signal with all saved: run the same command again to go on.
+    Exit codes: 0 done, 2 a mistake told in one sentence, 3 the loss was no longer finite, 75
+    stopped by a signal with all saved: run the same command again to go on.
     """
 
 
