@@ -125,24 +125,26 @@ def _pair_segments(flow, scale, segments):  # type: ignore[no-untyped-def]
     row = np.empty(width)
     for pair in range(pairs):
         for c in range(components):
+            field, sums_of_field = flow[pair, c], segments[c, pair]
             for y in range(height):
-                prewitt_columns(flow[pair, c], y, sums, differences)
+                prewitt_columns(field, y, sums, differences)
                 for x in range(width):
                     a, b = scale * x_derivative(sums, x), scale * y_derivative(differences, x)
                     row[x] = np.rint(np.sqrt(a * a + b * b) * _WHOLE)
-                _slide(row, segments[c, pair, y])
+                _slide(row, y, sums_of_field)
 
 
 # Whole numbers add up the same in any order, so the compiler may choose the fastest.
 @njit(cache=True, fastmath={"reassoc"})
-def _slide(row, sums):  # type: ignore[no-untyped-def]
-    """Fill `sums` with the sums of 112 consecutive values of `row`."""
-    first = 0.0
+def _slide(row, y, sums):  # type: ignore[no-untyped-def]
+    """Fill row `y` of `sums` with the sums of 112 consecutive values of `row`."""
+    total = 0.0
     for x in range(CROP_SIZE):
-        first += row[x]
-    sums[0] = first
-    for x in range(1, sums.size):
-        sums[x] = sums[x - 1] + (row[x + CROP_SIZE - 1] - row[x - 1])
+        total += row[x]
+    sums[y, 0] = total
+    for x in range(1, sums.shape[1]):
+        total += row[x + CROP_SIZE - 1] - row[x - 1]
+        sums[y, x] = total
 
 
 @njit(cache=True, inline="always")

@@ -108,13 +108,13 @@ def test_missing_extras_get_one_sentence(toy, finished, tmp_path, capsys, monkey
     options = ["--labels", toy, "--out", tmp_path / "x", "--tensorboard", *TINY]
     code, _, said = train(capsys, monkeypatch, "pretrain", *options)
     assert (code, said.splitlines()[-1]) == (
-        1, "train: --tensorboard needs the package; pip install tensorboard.",
+        2, "train: --tensorboard needs the package; pip install tensorboard.",
     )  # fmt: skip
     code, _, said = train(
         capsys, monkeypatch, "export", finished, "-o", tmp_path / "c3d.safetensors"
     )
     assert (code, said) == (
-        1,
+        2,
         "train: Export needs the package safetensors; pip install safetensors.\n",
     )
 
