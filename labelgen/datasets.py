@@ -73,11 +73,10 @@ class SplitFound(NamedTuple):
         """Return one line that holds expected against found."""
         classes = {row.class_name for row in self.rows if row.class_name}
         expected = self.split.videos if self.split.videos >= 0 else len(self.rows + self.missing)
-        of_classes = f" of {self.split.classes}" if self.split.classes >= 0 else ""
-        line = (
-            f"{self.split.dataset} {self.split.split}: {len(self.rows)} of {expected} videos, "
-            f"{len(classes)}{of_classes} classes"
-        )
+        line = f"{self.split.dataset} {self.split.split}: {len(self.rows)} of {expected} videos"
+        if classes:
+            of_classes = f" of {self.split.classes}" if self.split.classes >= 0 else ""
+            line += f", {len(classes)}{of_classes} classes"
         if self.missing:
             examples = ", ".join(self.missing[:_EXAMPLES])
             line += f"; {len(self.missing)} listed videos are not on disk, for example {examples}"

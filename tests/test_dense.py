@@ -1,5 +1,6 @@
 """All crops at once give just what each crop gives by itself."""
 
+import itertools
 import os
 
 import numpy as np
@@ -52,17 +53,15 @@ def test_flat_and_extreme_clips():
 
 
 def real_clips(shared, count):
-    """Clips from all over the real videos, the same number from each."""
+    """Clips from all over the real videos: the first of each, then the second, and so on."""
     videos = sorted(
         path for path in (shared / "data").rglob("*") if path.suffix in (".avi", ".mp4", ".mkv")
     )
-    found = 0
-    for path in videos[:: max(1, len(videos) // count)] * 2:
-        for start, frames in read_clips(path):
-            if found < count:
-                yield f"{path.name} {start}", frames
-                found += 1
-            break
+    videos = videos[:: max(1, len(videos) // count)]
+    numbered = ((number, path) for number in itertools.count() for path in videos)
+    for number, path in itertools.islice(numbered, count):
+        for start, frames in itertools.islice(read_clips(path), number, number + 1):
+            yield f"{path.name} {start}", frames
 
 
 def test_real_clips(shared):
@@ -75,7 +74,8 @@ def test_real_clips(shared):
         across = clip_labels(frames[:, :, ::-1], mirrored, "all").reshape(17, 60, 27)
         np.testing.assert_array_equal(flip_labels(there)[:, ::-1], across, name)
         count += 1
-    assert count == REAL_CLIPS
+    # A few videos have no second clip.
+    assert 0.9 * REAL_CLIPS <= count <= REAL_CLIPS
 
 
 def test_many_crops_take_the_dense_path_unnoticed():
