@@ -45,13 +45,13 @@ class _Mistake(click.ClickException):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(labelgen.__version__, prog_name="labelgen")
 def main() -> None:
-    r"""Turn raw videos into shards of 27 motion and appearance labels per 16-frame clip.
+    """Turn raw videos into shards of 27 motion and appearance labels per 16-frame clip.
 
     \b
     labelgen manifest folder --root videos -o videos.csv
     labelgen extract --manifest videos.csv --root videos --out shards --workers 8
     labelgen verify shards
-    """
+    """  # noqa: D301  # click's mark for lines to keep
 
 
 @main.command()

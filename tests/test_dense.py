@@ -4,16 +4,19 @@ import itertools
 import os
 
 import numpy as np
+import oracle
 import pytest
 from conftest import random_clip
 
-from labelgen import clip_labels, flip_labels, optical_flow, read_clips
+from labelgen import LABELS, clip_labels, flip_labels, optical_flow, read_clips
 from labelgen.appearance import appearance_labels
 from labelgen.boundaries import boundary_sums
 from labelgen.crops import crop_positions
 from labelgen.dense import every_crop_appearance, every_crop_motion
 from labelgen.motion import motion_labels, motion_maps
 from labelgen.partitions import MASKS, edge_lines, row_ends
+
+NEAR_TIE = 1e-6
 
 ALL = crop_positions("all").astype(np.int64)
 
@@ -72,7 +75,11 @@ def test_real_clips(shared):
         mirrored = flow[..., ::-1] * np.array([-1, 1], np.float32)[:, None, None]
         there = clip_labels(frames, flow, "all").reshape(17, 60, 27)
         across = clip_labels(frames[:, :, ::-1], mirrored, "all").reshape(17, 60, 27)
-        np.testing.assert_array_equal(flip_labels(there)[:, ::-1], across, name)
+        flipped = flip_labels(there)[:, ::-1]
+        for top, left, label in np.argwhere(flipped != across):
+            # The first of two equals is another one after a flip.
+            _, margin = oracle.labels(frames, flow, top, 59 - left)
+            assert margin[label] < NEAR_TIE, (name, top, left, LABELS[label])
         count += 1
     # A few videos have no second clip.
     assert 0.9 * REAL_CLIPS <= count <= REAL_CLIPS
