@@ -11,7 +11,7 @@ OUT       ?= shards/$(DATASET)
 MANIFEST  ?= manifests/$(DATASET).csv
 WORKERS   ?=
 FLAGS     ?=
-BENCH_DATA ?= ../shared/data
+BENCH_DATA ?= $(or $(wildcard $(LABELGEN_SHARED)/data),$(wildcard ../shared/data),data/demo)
 
 .DEFAULT_GOAL := help
 .PHONY: help labels pretrain demo test lint bench clean
@@ -60,7 +60,7 @@ lint: $(VENV)/.test  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test  ## time labels, flow and the whole pipeline against baselines
+bench: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))  ## time labels, flow and the whole pipeline against baselines
 	$(BIN)/python benchmarks/labels.py
 	$(BIN)/python benchmarks/flow.py --data $(BENCH_DATA)
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_DATA)

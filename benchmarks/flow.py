@@ -63,7 +63,9 @@ def videos(data: Path, count: int) -> list[Path]:
     """Take files from all folders in turn, until there are enough."""
     folders = [iter(sorted(p for p in data.glob(pattern) if p.is_file())) for pattern in VIDEOS]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*folders))
-    return list(itertools.islice((path for path in turns if path), count))
+    found = list(itertools.islice((path for path in turns if path), count))
+    # Any other folder of videos will do.
+    return found or sorted(data.glob("**/*.mp4"))[:count]
 
 
 def read_frames(path: Path) -> list[np.ndarray]:
@@ -244,7 +246,8 @@ def main() -> None:
     compare_on_clips(clips)
     compare_large(frames[:8])
     compare_sizes([clip for clip in frames if clip[0].shape[0] <= 360][:8])
-    compare_middlebury(options.data)
+    if (options.data / "flow").is_dir():
+        compare_middlebury(options.data)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ labels-demo: $(DATA_ROOT)/.complete
 	$(extract_dataset)
 
 ifeq ($(DATASET),demo)
-# Some thirty clips each go into a shard, so that every core has something to do.
+# Some forty clips in all: small shards give every core something to do.
 WORKFLOW_FLAGS += --clips-per-shard 16
 
 $(DATA_ROOT)/.complete: workflows/demo.py | $(VENV)/.labelgen
