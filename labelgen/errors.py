@@ -13,7 +13,9 @@ class VideoError(LabelgenError):
     Parameters
     ----------
     reason : str
-        Code for ``failures.csv``, one of `REASONS`.
+        Code for ``failures.csv``: ``missing`` (no such file), ``unopenable`` (no decoder opens it,
+        or no frame decodes), ``truncated`` (far fewer frames decode than the header claims) or
+        ``too_short`` (fewer frames than one clip).
     message : str
         What was seen, in one sentence.
     """
@@ -21,11 +23,3 @@ class VideoError(LabelgenError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-REASONS = {
-    "missing": "the manifest lists it but no such file exists",
-    "unopenable": "no decoder can open it, or it holds no decodable frame",
-    "truncated": "far fewer frames decode than the header claims",
-    "too_short": "it has fewer frames than one clip",
-}

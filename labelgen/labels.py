@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labelgen.appearance import APPEARANCE_LABELS, OCTANTS, appearance_labels
+from labelgen.appearance import OCTANTS, appearance_labels
 from labelgen.authors import authors_labels
 from labelgen.boundaries import boundary_sums, checked_flow
 from labelgen.clips import CLIP_LENGTH
@@ -14,7 +14,7 @@ from labelgen.crops import checked_crops, crop_numbers
 from labelgen.decode import FRAME_SIZE
 from labelgen.dense import every_crop_appearance, every_crop_motion
 from labelgen.errors import LabelgenError
-from labelgen.motion import MOTION_LABELS, ORIENTATIONS, motion_labels, motion_maps
+from labelgen.motion import ORIENTATIONS, motion_labels, motion_maps
 from labelgen.partitions import PARTITIONS
 
 PROFILES = ("paper", "authors")
@@ -184,5 +184,3 @@ def _mirror_table(profile: str) -> np.ndarray:
 
 
 _MIRRORED = {profile: _mirror_table(profile) for profile in PROFILES}
-
-assert len(LABELS) == MOTION_LABELS + APPEARANCE_LABELS
