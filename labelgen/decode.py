@@ -14,11 +14,13 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 import cv2
 import numpy as np
 
-from labelgen.errors import VideoError
-from labelgen.flow import frame_size_for_flow
+from labelgen.errors import LabelgenError, VideoError
 
 FRAME_SIZE = (128, 171)
 """Height and width of a decoded frame in pixels, the C3D pre-processing of the paper."""
+
+SMALLEST_SIDE = 32
+"""Fewest pixels of a side on which flow is worth computing."""
 
 _NORMAL_SHARE = 0.9
 _ORIENTATION_AUTO = 1
@@ -52,7 +54,7 @@ class Video:
     size : (int, int), optional
         Height and width of the frames given, in pixels.
     flow_size : str, optional
-        Size of the grey frames given beside them, as in `labelgen.flow.frame_size_for_flow`.
+        Size of the grey frames given beside them, as in `frame_size_for_flow`.
 
     Attributes
     ----------
@@ -104,6 +106,44 @@ class Video:
     def close(self) -> None:
         """Release the decoder."""
         self._capture.release()
+
+
+def frame_size_for_flow(size: str, source: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the height and width of the frames that flow is computed on.
+
+    Parameters
+    ----------
+    size : str
+        ``clip`` for the resized frames of the clip, ``short:S`` for a short side of S pixels,
+        ``WxH``, or ``source`` for frames as they decode.
+    source : (int, int)
+        Height and width of the frames as they decode.
+
+    Returns
+    -------
+    (int, int) or None
+        None for ``clip``.
+
+    Raises
+    ------
+    LabelgenError
+        If `size` is none of these.
+    """
+    kind, _, short = size.partition(":")
+    width, _, height = size.partition("x")
+    if size == "clip":
+        return None
+    if size == "source":
+        return source
+    if kind == "short" and short.isdecimal() and int(short) >= SMALLEST_SIDE:
+        scale = int(short) / min(source)
+        return round(source[0] * scale), round(source[1] * scale)
+    if width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= SMALLEST_SIDE:
+        return int(height), int(width)
+    raise LabelgenError(
+        f"unknown flow size {size!r}; use clip, short:S, WxH or source, "
+        f"from {SMALLEST_SIDE} pixels on"
+    )
 
 
 def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

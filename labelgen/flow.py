@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from labelgen.brox import BroxSettings, brox_flow
+from labelgen.decode import SMALLEST_SIDE, frame_size_for_flow
 from labelgen.errors import LabelgenError
 from labelgen.tvl1 import TVL1_PRESETS, Tvl1Settings, tvl1_flow
 
@@ -55,7 +56,7 @@ class FlowSettings:
     parameters : mapping
         All of them.
     size : str
-        As in `frame_size_for_flow`.
+        As in `labelgen.decode.frame_size_for_flow`.
     """
 
     method: str
@@ -126,46 +127,6 @@ def resized_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(resized, dtype=np.float32)
 
 
-def frame_size_for_flow(size: str, source: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the height and width of the frames that flow is computed on.
-
-    Parameters
-    ----------
-    size : str
-        ``clip`` for the resized frames of the clip, ``short:S`` for a short side of S pixels,
-        ``WxH``, or ``source`` for frames as they decode.
-    source : (int, int)
-        Height and width of the frames as they decode.
-
-    Returns
-    -------
-    (int, int) or None
-        None for ``clip``.
-
-    Raises
-    ------
-    LabelgenError
-        If `size` is none of these.
-    """
-    kind, _, short = size.partition(":")
-    width, _, height = size.partition("x")
-    if size == "clip":
-        return None
-    if size == "source":
-        return source
-    if kind == "short" and short.isdecimal() and int(short) >= _SMALLEST:
-        scale = int(short) / min(source)
-        return round(source[0] * scale), round(source[1] * scale)
-    if width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= _SMALLEST:
-        return int(height), int(width)
-    raise LabelgenError(
-        f"unknown flow size {size!r}; use clip, short:S, WxH or source, from {_SMALLEST} pixels on"
-    )
-
-
-_SMALLEST = 32
-
-
 def flow_settings(
     method: str,
     parameters: Mapping[str, Any] | None = None,
@@ -194,7 +155,7 @@ def flow_settings(
                 f"flow method {method} has no parameter {name!r}; it has {', '.join(values)}"
             )
         values[name] = _typed(name, value, kind=type(known.defaults[name]))
-    frame_size_for_flow(size, (_SMALLEST, _SMALLEST))
+    frame_size_for_flow(size, (SMALLEST_SIDE, SMALLEST_SIDE))
     try:
         known.check(**values)
     except (ValueError, cv2.error) as error:
@@ -233,7 +194,7 @@ def _typed(name: str, value: Any, *, kind: type) -> float:
 
 def _trial(compute: Callable[..., np.ndarray]) -> Callable[..., object]:
     """Return a check that tries parameters on two small frames: OpenCV checks them only in use."""
-    return functools.partial(compute, np.zeros((2, _SMALLEST, _SMALLEST), np.uint8))
+    return functools.partial(compute, np.zeros((2, SMALLEST_SIDE, SMALLEST_SIDE), np.uint8))
 
 
 def _by_pairs(

@@ -4,11 +4,11 @@ import pytest
 from conftest import moving_square
 
 from labelgen import optical_flow
+from labelgen.decode import frame_size_for_flow
 from labelgen.errors import LabelgenError
 from labelgen.flow import (
     METHODS,
     flow_settings,
-    frame_size_for_flow,
     parse_flow,
     resized_flow,
 )

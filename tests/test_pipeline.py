@@ -214,7 +214,7 @@ def test_missing_files_and_unicode_names(videos, tmp_path):
 def test_max_failures(videos, tmp_path):
     for number in range(3):
         (videos / f"bad{number}.avi").touch()
-    with pytest.raises(LabelgenError, match="4 videos failed|more than --max-failures 1"):
+    with pytest.raises(LabelgenError, match="more than --max-failures 1"):
         extract(videos, tmp_path / "s", max_failures=1)
     extract(videos, tmp_path / "s", max_failures=4)
 
