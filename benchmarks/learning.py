@@ -16,11 +16,13 @@ import subprocess
 from pathlib import Path
 
 SETTINGS = [
-    # The paper's plain recipe is made for 3,568 steps an epoch; here there are about 70. Batch
-    # norm, Kaiming weights, scaled pixels and standardised targets let so few steps count, small
-    # batches make more of them, and the rate falls after two thirds.
+    # The paper's plain recipe is made for 3,568 steps an epoch; here there are 90. Batch norm,
+    # Kaiming weights, scaled pixels and standardised targets bear a rate ten times the paper's,
+    # small batches make more steps of few clips, and the rate falls once, after two thirds.
     "--batch-norm", "--init", "kaiming", "--pixels", "centred", "--targets", "standard",
-    "--batch", "8", "--lr", "0.003",
+    "--batch", "8", "--lr", "0.01",
+    # Half the filters and hidden units cost a quarter of the time: four passes instead of one.
+    "--width", "0.5",
 ]  # fmt: skip
 SHARE_HELD_OUT = 0.2  # of the source groups
 
@@ -50,7 +52,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with groups.csv")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--workers", default="2", help="of the extraction")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from labelgen.pyramid import (
     check_counts,
@@ -43,7 +42,9 @@ from labelgen.vectors import (
     WIDE,
     Scalar,
     aligned_zeros,
+    entry_kernel,
     fma,
+    inner_kernel,
     load,
     load_every2,
     load_every4,
@@ -145,7 +146,7 @@ class Level(NamedTuple):
     along_y: np.ndarray
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _linearise(work: Workspace, level: Level, after: Level) -> None:
     """Warp I2 and its derivatives; take from the residuals the part that the flow changes."""
     planes, stride, samples = work.planes, work.stride, work.samples
@@ -181,7 +182,7 @@ def _linearise(work: Workspace, level: Level, after: Level) -> None:
             store(planes, row + INSIDE * stride + x, weight * load(work.inside, x))
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _weigh_smoothness(work: Workspace, epsilon: Scalar) -> None:
     """Psi' of the smoothness term from central differences of the flow; borders repeat."""
     planes, stride = work.planes, work.stride
@@ -203,7 +204,7 @@ def _weigh_smoothness(work: Workspace, epsilon: Scalar) -> None:
             store(planes, x + SMOOTH * stride, one / sqrt(square))
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _repeat_flow(work: Workspace) -> None:
     """Copy the flow of the border pixels one pixel outwards."""
     planes, stride, width = work.planes, work.stride, work.width
@@ -220,7 +221,7 @@ def _repeat_flow(work: Workspace) -> None:
             planes[last + pitch + x] = planes[last + x]
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _build_system(work: Workspace, alpha: Scalar, gamma: Scalar, epsilon: Scalar) -> None:
     """Build the linear system of one nonlinear iteration, in checkerboard order."""
     planes, system, stride, row = work.planes, work.system, work.stride, work.row
@@ -277,7 +278,7 @@ def _build_system(work: Workspace, alpha: Scalar, gamma: Scalar, epsilon: Scalar
                 store(system, to + half_stride + x, load_every2(row, source + 2 * x + 1))
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _relax(work: Workspace, colour: int, omega: Scalar) -> None:
     """One SOR step for the cells of one colour, ``(x + y) % 2 == colour``."""
     system, padded = work.system, work.stride - WIDE
@@ -315,7 +316,7 @@ def _relax(work: Workspace, colour: int, omega: Scalar) -> None:
             store(system, at + SV * 2 * half, v)
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _read_solution(work: Workspace) -> None:
     """Bring the flow from checkerboard order back to pixel order."""
     padded = work.stride - WIDE
@@ -329,7 +330,7 @@ def _read_solution(work: Workspace) -> None:
                 store_every2(work.planes, to + 2 * x, even, odd)
 
 
-@njit(cache=True, error_model="numpy")
+@entry_kernel
 def _solve_level(
     work: Workspace,
     level: Level,
@@ -410,8 +411,7 @@ def _make_levels(
     levels: list[Level] = []
     for height, width in sizes:
         if levels:
-            finer, image = image, np.empty((height, width), np.float32)
-            resize(finer, image, 1 / settings.scale_step, 1 / settings.scale_step)
+            image = resize(image, (height, width), (1 / settings.scale_step,) * 2)
         ix, iy = gradient(image)
         ixx, ixy = gradient(ix)
         _, iyy = gradient(iy)

@@ -63,7 +63,7 @@ def open_run(folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPl
         If the folder was begun with other settings, versions or videos; names what differs.
     """
     record = _record(settings, plans)
-    earlier = read_run(folder) or record
+    earlier = read_run(folder) if (folder / RUN_FILE).exists() else record
     differing = [
         *_differences("", earlier["config"], record["config"]),
         *_differences("versions.", earlier["versions"], record["versions"]),
@@ -116,24 +116,27 @@ def _short(value: Any) -> str:
     return text if len(text) <= 16 else f"{text[:12]}..."
 
 
-def read_run(folder: Path) -> dict[str, Any] | None:
-    """Return the run record of a shard folder, None where there is none.
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the run record of a shard folder.
 
     Raises
     ------
     LabelgenError
-        If it is damaged.
+        If it is absent, damaged or of a later version.
     """
     file = folder / RUN_FILE
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        known = record["format"] == FORMAT
-    except FileNotFoundError:
-        return None
+        found = record["format"], record["format_version"]
     except (OSError, ValueError, KeyError, TypeError):
-        known = False
-    if not known:
+        found = None, None
+    if found[0] != FORMAT:
         raise LabelgenError(f"{file} is damaged or is no run record; extract into a new folder")
+    if found[1] != FORMAT_VERSION:
+        raise LabelgenError(
+            f"{file} is of format version {found[1]}; this program reads {FORMAT_VERSION}: "
+            "use the one that wrote it"
+        )
     return record
 
 
@@ -147,6 +150,8 @@ def find_shard_folder(path: Path) -> Path:
     """
     if (path / RUN_FILE).is_file():
         return path
+    if path.is_file():
+        raise LabelgenError(f"{path} is a file; name the folder of shards that holds {RUN_FILE}")
     below = sorted(file.parent for file in path.glob(f"*/{RUN_FILE}"))
     if len(below) == 1:
         return below[0]

@@ -54,7 +54,7 @@ def write_index(path: Path, output: Path) -> int:
 
 
 def _sealed_files(folder: Path) -> list[Path]:
-    run = read_run(folder) or {}
+    run = read_run(folder)
     files = shard_files(folder)
     unsealed = [file.name for file in files if read_seal(file) is None]
     if unsealed or len(files) != sum(run["plan"].values()):

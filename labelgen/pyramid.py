@@ -13,24 +13,29 @@ References
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
-from numba import njit
 
 from labelgen.vectors import (
     STEPS,
     WIDE,
-    Scalar,
+    add_halves,
     aligned_zeros,
+    entry_kernel,
     floor,
     fma,
+    inner_kernel,
     load,
-    load4,
+    lower,
     maximum,
     minimum,
     round_up,
+    sortable,
     splat,
-    splat4,
+    splat_two,
     store,
+    upper,
 )
 
 Vectors = tuple[np.ndarray, ...]
@@ -82,45 +87,53 @@ def level_sizes(height: int, width: int, *, scales: int, step: float) -> list[tu
     return sizes
 
 
-@njit(cache=True, error_model="numpy")
-def resize(image: np.ndarray, target: np.ndarray, scale_y: Scalar, scale_x: Scalar) -> None:
-    """Bilinear resize into `target`; pixel centres map by ``(target + .5) * scale - .5``.
+def resize(image: np.ndarray, size: tuple[int, int], scales: tuple[float, float]) -> np.ndarray:
+    """Bilinear resize; pixel centres map by ``(target + .5) * scale - .5``.
+
+    OpenCV's own is not used, since its roundings depend on the processor.
 
     Parameters
     ----------
     image : (H, W) float32
-    target : (h, w) float32, overwritten
-    scale_y, scale_x : source pixels per target pixel. Between levels that is 1 / step, not the
+    size : of the result, (h, w)
+    scales : source pixels per target pixel along y and x. Between levels that is 1 / step, not the
         ratio of the rounded sizes, as in OpenCV; for flow it is the ratio.
     """
-    height, width = image.shape
-    left = np.empty(target.shape[1], np.uint32)  # unsigned: no negative index to look out for
-    right = np.empty_like(left)
-    right_weight = np.empty(target.shape[1], np.float32)
-    for x in range(target.shape[1]):
-        first, right_weight[x] = _place(x, scale_x, width)
-        left[x], right[x] = first, min(first + 1, width - 1)
+    target = np.empty(size, np.float32)
+    rows, columns = map(_places, size, scales, image.shape)
+    _blend(image, target, *rows, *columns)
+    return target
+
+
+@lru_cache(maxsize=64)
+def _places(count: int, scale: float, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Source pixel at or before each target pixel's centre, the one after it, and its weight."""
+    position = np.clip((np.arange(count) + 0.5) * scale - 0.5, 0, length - 1)
+    first = np.floor(position)
+    after = np.minimum(first + 1, length - 1)
+    # Unsigned, so that the kernel need not look out for negative indices.
+    return first.astype(np.uint32), after.astype(np.uint32), (position - first).astype(np.float32)
+
+
+@entry_kernel
+def _blend(
+    image: np.ndarray,
+    target: np.ndarray,
+    above: np.ndarray,
+    below: np.ndarray,
+    down: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    along: np.ndarray,
+) -> None:
     one = np.float32(1)
     for y in range(target.shape[0]):
-        first, weight = _place(y, scale_y, height)
-        upper, lower, row = image[first], image[min(first + 1, height - 1)], target[y]
+        i, j, q = above[y], below[y], down[y]
         for x in range(target.shape[1]):
-            w = right_weight[x]
-            above = upper[left[x]] * (one - w) + upper[right[x]] * w
-            below = lower[left[x]] * (one - w) + lower[right[x]] * w
-            row[x] = above * (one - weight) + below * weight
-
-
-@njit(cache=True, error_model="numpy")
-def _place(index: int, scale: Scalar, length: int) -> tuple[int, Scalar]:
-    """Source pixel at or before a target pixel's centre, and the weight of the pixel after it."""
-    position = (index + 0.5) * scale - 0.5
-    first = int(np.floor(position))
-    if first < 0:
-        return 0, np.float32(0)
-    if first >= length - 1:
-        return length - 1, np.float32(0)
-    return first, np.float32(position - np.float32(first))
+            k, m, w = left[x], right[x], along[x]
+            upper = image[i, k] * (one - w) + image[i, m] * w
+            lower = image[j, k] * (one - w) + image[j, m] * w
+            target[y, x] = upper * (one - q) + lower * q
 
 
 def enlarge(flow: np.ndarray, height: int, width: int, step: float) -> np.ndarray:
@@ -128,9 +141,8 @@ def enlarge(flow: np.ndarray, height: int, width: int, step: float) -> np.ndarra
     _, rows, columns = flow.shape
     if (rows, columns) == (height, width):
         return flow
-    finer = np.empty((2, height, width), np.float32)
-    for coarse, fine in zip(flow, finer, strict=True):
-        resize(coarse, fine, rows / height, columns / width)
+    ratios = rows / height, columns / width
+    finer = np.stack([resize(plane, (height, width), ratios) for plane in flow])
     return finer * np.float32(1 / step)
 
 
@@ -172,7 +184,7 @@ def interleave(*channels: np.ndarray, border: str = "zero") -> np.ndarray:
     return taps.reshape(-1)
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def warp_row(
     taps: np.ndarray,
     flow: np.ndarray,
@@ -203,17 +215,17 @@ def warp_row(
         _prepare(splat(np.float32(y)) + load(flow, v_at + x), height, flat, 5 * span + x, span)
     pitch = 4 * (width + 2 * MARGIN)
     for x in range(width):
-        first = int(weights[0, x]) * 4 + int(weights[5, x]) * pitch
-        a, b = splat4(weights[1, x]), splat4(weights[2, x])
-        c, d = splat4(weights[3, x]), splat4(weights[4, x])
-        value = splat4(weights[6, x]) * _across(taps, first, a, b, c, d)
-        value = fma(splat4(weights[7, x]), _across(taps, first + pitch, a, b, c, d), value)
-        value = fma(splat4(weights[8, x]), _across(taps, first + 2 * pitch, a, b, c, d), value)
-        value = fma(splat4(weights[9, x]), _across(taps, first + 3 * pitch, a, b, c, d), value)
-        store(target, 4 * x, value)
+        at = int(flat[x]) * 4 + int(flat[5 * span + x]) * pitch
+        ab = splat_two(flat[span + x], flat[2 * span + x])
+        cd = splat_two(flat[3 * span + x], flat[4 * span + x])
+        value = splat(flat[6 * span + x]) * _across(taps, at, ab, cd)
+        value = fma(splat(flat[7 * span + x]), _across(taps, at + pitch, ab, cd), value)
+        value = fma(splat(flat[8 * span + x]), _across(taps, at + 2 * pitch, ab, cd), value)
+        value = fma(splat(flat[9 * span + x]), _across(taps, at + 3 * pitch, ab, cd), value)
+        store(target, 4 * x, add_halves(value))
 
 
-@njit(inline="always")
+@inner_kernel
 def _prepare(position: np.ndarray, length: int, weights: np.ndarray, at: int, span: int) -> None:
     """First tap (an index into the padded image) and the weights of the four taps, `span` apart."""
     one, cubic = splat(np.float32(1)), splat(CUBIC)
@@ -229,31 +241,28 @@ def _prepare(position: np.ndarray, length: int, weights: np.ndarray, at: int, sp
     store(weights, at + 4 * span, cubic * (after * before) * after)
 
 
-@njit(inline="always")
-def _across(
-    taps: np.ndarray, at: int, a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray
-) -> np.ndarray:
-    value = fma(b, load4(taps, at + 4), a * load4(taps, at))
-    value = fma(c, load4(taps, at + 8), value)
-    return fma(d, load4(taps, at + 12), value)
+@inner_kernel
+def _across(taps: np.ndarray, at: int, ab: np.ndarray, cd: np.ndarray) -> np.ndarray:
+    """Weigh four pixels of a row, two to a vector; the vector's halves are still to be added."""
+    return fma(cd, load(taps, at + 8), ab * load(taps, at))
 
 
-@njit(inline="always")
+@inner_kernel
 def _sort5(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, e: np.ndarray) -> Vectors:
     """Five vectors sorted lane by lane, in nine exchanges."""
-    a, b = minimum(a, b), maximum(a, b)
-    d, e = minimum(d, e), maximum(d, e)
-    c, e = minimum(c, e), maximum(c, e)
-    c, d = minimum(c, d), maximum(c, d)
-    b, e = minimum(b, e), maximum(b, e)
-    a, d = minimum(a, d), maximum(a, d)
-    a, c = minimum(a, c), maximum(a, c)
-    b, d = minimum(b, d), maximum(b, d)
-    b, c = minimum(b, c), maximum(b, c)
+    a, b = lower(a, b), upper(a, b)
+    d, e = lower(d, e), upper(d, e)
+    c, e = lower(c, e), upper(c, e)
+    c, d = lower(c, d), upper(c, d)
+    b, e = lower(b, e), upper(b, e)
+    a, d = lower(a, d), upper(a, d)
+    a, c = lower(a, c), upper(a, c)
+    b, d = lower(b, d), upper(b, d)
+    b, c = lower(b, c), upper(b, c)
     return a, b, c, d, e
 
 
-@njit(inline="always")
+@inner_kernel
 def _sort_row(ranks: np.ndarray, at: int) -> Vectors:
     return _sort5(
         load(ranks, at - 2),
@@ -264,38 +273,39 @@ def _sort_row(ranks: np.ndarray, at: int) -> Vectors:
     )
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _median25(ranks: np.ndarray, at: int, span: int) -> np.ndarray:
     """Median of 5 columns that are sorted already: rank i is found `i * span` after the smallest.
 
     Once the rows are sorted too, rank (i, j) has at least (i + 1) (j + 1) - 1 values below it and
     (5 - i) (5 - j) - 1 above: 6 of the 25 are too small to be the median, 6 too large, and the 7th
-    of the other 13 is found by sixteen exchanges, of which mostly one side is needed.
+    of the other 13 is found by sixteen exchanges, of which mostly one side is needed. All values
+    are `sortable`.
     """
     _, _, _, a3, a4 = _sort_row(ranks, at)
     _, _, b2, b3, b4 = _sort_row(ranks, at + span)
     _, c1, c2, c3, _ = _sort_row(ranks, at + 2 * span)
     d0, d1, d2, _, _ = _sort_row(ranks, at + 3 * span)
     e0, e1, _, _, _ = _sort_row(ranks, at + 4 * span)
-    e0 = maximum(b2, e0)
-    c3 = minimum(c3, b4)
-    b3 = maximum(d0, b3)
-    b3 = minimum(b3, d2)
-    c2, e0 = minimum(c2, e0), maximum(c2, e0)
-    c2, a4 = minimum(c2, a4), maximum(c2, a4)
-    d1 = maximum(c2, d1)
-    e0 = minimum(e0, c3)
-    d1 = maximum(a3, d1)
-    e1 = minimum(e1, a4)
-    b3 = maximum(c1, b3)
-    e0, b3 = minimum(e0, b3), maximum(e0, b3)
-    e1 = minimum(e1, b3)
-    d1, e0 = minimum(d1, e0), maximum(d1, e0)
-    e1 = maximum(d1, e1)
-    return minimum(e0, e1)
+    e0 = upper(b2, e0)
+    c3 = lower(c3, b4)
+    b3 = upper(d0, b3)
+    b3 = lower(b3, d2)
+    c2, e0 = lower(c2, e0), upper(c2, e0)
+    c2, a4 = lower(c2, a4), upper(c2, a4)
+    d1 = upper(c2, d1)
+    e0 = lower(e0, c3)
+    d1 = upper(a3, d1)
+    e1 = lower(e1, a4)
+    b3 = upper(c1, b3)
+    e0, b3 = lower(e0, b3), upper(e0, b3)
+    e1 = lower(e1, b3)
+    d1, e0 = lower(d1, e0), upper(d1, e0)
+    e1 = upper(d1, e1)
+    return lower(e0, e1)
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def median_filter(
     field: np.ndarray, start: int, pitch: int, height: int, width: int, scratch: np.ndarray
 ) -> None:
@@ -312,7 +322,7 @@ def median_filter(
         source = start + min(max(y, 0), height - 1) * pitch
         row = (y + 2) * span + WIDE
         for x in range(0, width, WIDE):
-            store(scratch, row + x, load(field, source + x))
+            store(scratch, row + x, sortable(load(field, source + x)))
         scratch[row - 2] = scratch[row - 1] = scratch[row]
         scratch[row + width] = scratch[row + width + 1] = scratch[row + width - 1]
     ranks = (height + 4) * span
@@ -321,10 +331,11 @@ def median_filter(
             at = y * span + x
             _sort_column(scratch, at, ranks + x, span)
         for x in range(0, width, WIDE):
-            store(field, start + y * pitch + x, _median25(scratch, ranks + WIDE + x, span))
+            median = _median25(scratch, ranks + WIDE + x, span)
+            store(field, start + y * pitch + x, sortable(median))
 
 
-@njit(inline="always")
+@inner_kernel
 def _sort_column(scratch: np.ndarray, at: int, ranks: int, span: int) -> None:
     a, b, c, d, e = _sort5(
         load(scratch, at),

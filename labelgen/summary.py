@@ -39,7 +39,7 @@ def summary_lines(path: Path) -> Iterator[str]:
         If there is no shard folder at `path` or its run record is damaged.
     """
     folder = find_shard_folder(path)
-    run = read_run(folder) or {}
+    run = read_run(folder)
     sealed = [file for file in shard_files(folder) if read_seal(file) is not None]
     for name, total in run["plan"].items():
         yield _set_line(name, total, [file for file in sealed if set_of(file)[0] == name])

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from labelgen.pyramid import (
     check_counts,
@@ -49,7 +48,9 @@ from labelgen.vectors import (
     WIDE,
     Scalar,
     aligned_zeros,
+    entry_kernel,
     fma,
+    inner_kernel,
     load,
     load_every4,
     maximum,
@@ -147,7 +148,7 @@ class Level(NamedTuple):
     taps: np.ndarray
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _primal_step(
     rows: np.ndarray,
     x: int,
@@ -175,7 +176,7 @@ def _primal_step(
     return new_u, new_v, fma(moved_u, moved_u, fma(moved_v, moved_v, change))
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _dual_step(
     rows: np.ndarray,
     x: int,
@@ -189,16 +190,15 @@ def _dual_step(
     u, v = load(rows, x + U * stride), load(rows, x + V * stride)
     ux, uy = load(rows, x + U * stride + 1) - u, below_u - u
     vx, vy = load(rows, x + V * stride + 1) - v, below_v - v
-    norm_u = fma(rate, sqrt(fma(ux, ux, uy * uy)), one)
-    norm_v = fma(rate, sqrt(fma(vx, vx, vy * vy)), one)
-    # divisions are cheaper than the longer wait for one shared reciprocal
-    store(rows, x + PUX * stride, fma(rate, ux, load(rows, x + PUX * stride)) / norm_u)
-    store(rows, x + PUY * stride, fma(rate, uy, load(rows, x + PUY * stride)) / norm_u)
-    store(rows, x + PVX * stride, fma(rate, vx, load(rows, x + PVX * stride)) / norm_v)
-    store(rows, x + PVY * stride, fma(rate, vy, load(rows, x + PVY * stride)) / norm_v)
+    shrink_u = one / fma(rate, sqrt(fma(ux, ux, uy * uy)), one)
+    shrink_v = one / fma(rate, sqrt(fma(vx, vx, vy * vy)), one)
+    store(rows, x + PUX * stride, fma(rate, ux, load(rows, x + PUX * stride)) * shrink_u)
+    store(rows, x + PUY * stride, fma(rate, uy, load(rows, x + PUY * stride)) * shrink_u)
+    store(rows, x + PVX * stride, fma(rate, vx, load(rows, x + PVX * stride)) * shrink_v)
+    store(rows, x + PVY * stride, fma(rate, vy, load(rows, x + PVY * stride)) * shrink_v)
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _iterate_row(
     rows: np.ndarray,
     theta: np.ndarray,
@@ -229,7 +229,7 @@ def _iterate_row(
     store(changes, at, change)
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _iterate(work: Workspace, bound: Scalar, rate: Scalar, count: int) -> float:
     """`count` iterations over the frame as a wave: each runs one row behind the one before it.
 
@@ -261,13 +261,13 @@ def _iterate(work: Workspace, bound: Scalar, rate: Scalar, count: int) -> float:
     return change
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _copy_above(rows: np.ndarray, row: int, pitch: int, width: int) -> None:
     for x in range(row, row + width + 1):
         rows[x] = rows[x - pitch]
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _linearise(work: Workspace, grey: np.ndarray, taps: np.ndarray) -> None:
     """Warp I1 and its derivatives by the flow and write the data term's coefficients."""
     rows, stride, samples = work.rows, work.stride, work.samples
@@ -288,7 +288,7 @@ def _linearise(work: Workspace, grey: np.ndarray, taps: np.ndarray) -> None:
             store(rows, at + INVERSE * stride, splat(np.float32(-1)) / norm)
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _smooth(work: Workspace) -> None:
     """Median-filter the flow and renew the column beyond the frame."""
     pitch = PLANES * work.stride
@@ -300,7 +300,7 @@ def _smooth(work: Workspace) -> None:
             work.rows[end] = work.rows[end - 1]
 
 
-@njit(cache=True, error_model="numpy")
+@inner_kernel
 def _planned(change: float, tolerance: Scalar, left: int) -> int:
     """Plan the next wave: single iterations near the end, since a wave cannot stop in between.
 
@@ -313,7 +313,7 @@ def _planned(change: float, tolerance: Scalar, left: int) -> int:
     return min(max(int(5 * (change / tolerance - 1)), 1), LONGEST_WAVE, left)
 
 
-@njit(cache=True, error_model="numpy")
+@entry_kernel
 def _solve_level(
     work: Workspace,
     grey: np.ndarray,
@@ -402,8 +402,7 @@ def _make_levels(frame: np.ndarray, sizes: list[tuple[int, int]], step: float) -
     levels: list[Level] = []
     for height, width in sizes:
         if levels:
-            finer, image = image, np.empty((height, width), np.float32)
-            resize(finer, image, 1 / step, 1 / step)
+            image = resize(image, (height, width), (1 / step, 1 / step))
         grey = np.zeros((height, round_up(width + 1)), np.float32)
         grey[:, :width] = image
         levels.append(Level(grey.ravel(), interleave(image, *gradient(image))))

@@ -48,7 +48,7 @@ def find_problems(path: Path) -> tuple[int, list[str]]:
         If there is no shard folder at `path` or its run record is damaged.
     """
     folder = find_shard_folder(path)
-    run = read_run(folder) or {}
+    run = read_run(folder)
     files = shard_files(folder)
     problems = list(_folder_problems(folder, run, files))
     for file in files:

@@ -6,11 +6,25 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from flow_inputs import MIDDLEBURY, endpoint_error, middlebury, texture, warped_pair, zoomed_pair
+from flow_inputs import (
+    MIDDLEBURY,
+    endpoint_error,
+    from_python,
+    middlebury,
+    texture,
+    warped_pair,
+    zoomed_pair,
+)
 
 from labelgen import brox
 from labelgen.brox import BroxSettings, brox_flow
 from labelgen.vectors import WIDE
+
+REPEAT_FLOW = from_python(brox._repeat_flow)
+WEIGH_SMOOTHNESS = from_python(brox._weigh_smoothness)
+BUILD_SYSTEM = from_python(brox._build_system)
+RELAX = from_python(brox._relax)
+READ_SOLUTION = from_python(brox._read_solution)
 
 
 def planes_of(work):
@@ -46,8 +60,8 @@ def test_sor_solves_the_euler_lagrange_equations(size):
     planes[: brox.R2 + 1] = values
     planes[brox.INSIDE] = random.uniform(0.5, 1, size)
     inside = planes[brox.INSIDE].astype(np.float64)
-    brox._repeat_flow(work)
-    brox._weigh_smoothness(work, np.float32(0.5))
+    REPEAT_FLOW(work)
+    WEIGH_SMOOTHNESS(work, np.float32(0.5))
     padded = [np.pad(field, 1, mode="edge").astype(np.float64) for field in values[:2]]
     slopes = [
         (f[1 + dy : f.shape[0] - 1 + dy, 1 + dx : f.shape[1] - 1 + dx]
@@ -61,11 +75,11 @@ def test_sor_solves_the_euler_lagrange_equations(size):
     square = errors[0] ** 2 + settings.gamma * (errors[1] ** 2 + errors[2] ** 2) + 0.25
     weights = (inside / np.sqrt(square), smooth)
     alpha, gamma = np.float32(settings.alpha), np.float32(settings.gamma)
-    brox._build_system(work, alpha, gamma, np.float32(0.5))
+    BUILD_SYSTEM(work, alpha, gamma, np.float32(0.5))
     for _ in range(400):
-        brox._relax(work, 0, np.float32(1.5))
-        brox._relax(work, 1, np.float32(1.5))
-    brox._read_solution(work)
+        RELAX(work, 0, np.float32(1.5))
+        RELAX(work, 1, np.float32(1.5))
+    READ_SOLUTION(work)
     u, v = planes[:2].astype(np.float64)
     left = energy_gradient(u, v, (ix, iy, ixx, ixy, iyy, r0, r1, r2), weights, settings)
     np.testing.assert_allclose(left, 0, atol=2e-3)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from flow_inputs import from_python
 
 from labelgen.pyramid import (
     enlarge,
@@ -16,6 +17,7 @@ from labelgen.pyramid import (
 )
 from labelgen.vectors import aligned_zeros, round_up
 
+MEDIAN_FILTER, WARP_ROW = from_python(median_filter), from_python(warp_row)
 SIZES = [(128, 171), (16, 16), (17, 23), (1, 40), (40, 1), (3, 2), (1, 1)]
 
 
@@ -38,7 +40,7 @@ def test_median_filter(size, levels):
     field = np.zeros((height, pitch), np.float32)
     field[:, 8 : 8 + width] = image
     scratch = median_scratch(height, width)
-    median_filter(field.reshape(-1), 8, pitch, height, width, scratch)
+    MEDIAN_FILTER(field.reshape(-1), 8, pitch, height, width, scratch)
     np.testing.assert_array_equal(field[:, 8 : 8 + width], median_oracle(image))
 
 
@@ -52,7 +54,7 @@ def test_median_network_on_every_pattern_of_zeros_and_ones():
     padded = np.zeros((height, round_up(width)), np.float32)
     padded[:, :width] = field
     scratch = median_scratch(height, width)
-    median_filter(padded.reshape(-1), 0, padded.shape[1], height, width, scratch)
+    MEDIAN_FILTER(padded.reshape(-1), 0, padded.shape[1], height, width, scratch)
     np.testing.assert_array_equal(padded[2, 2:width:5], counts.sum(1) >= 13)
 
 
@@ -83,7 +85,7 @@ def warp(taps, u, v):
     rows = []
     for y in range(height):
         start = y * (padded + 8)
-        warp_row(
+        WARP_ROW(
             taps, flow.reshape(-1), start, start + flow[0].size, y, height, width, weights, samples
         )
         rows.append(samples[: 4 * width].reshape(width, 4).copy())
@@ -139,8 +141,7 @@ def test_resize_agrees_with_opencv(size):
     image = noise(*size)
     expected = cv2.resize(image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_LINEAR)
     assert level_sizes(*size, scales=2, step=0.8)[1] == expected.shape
-    found = np.empty_like(expected)
-    resize(image, found, 1.25, 1.25)
+    found = resize(image, expected.shape, (1.25, 1.25))
     np.testing.assert_allclose(found, expected, atol=1e-3)
     flow = np.stack([expected, -expected])
     larger = cv2.resize(expected, size[::-1], interpolation=cv2.INTER_LINEAR) / 0.8

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -61,8 +62,8 @@ def test_help_loads_no_torch(arguments):
 
 
 MISTAKES = {
-    "no shards": (["--labels", "{tmp}/nowhere"], "There is no folder"),
-    "wrong folder": (["--labels", "{tmp}"], "has no run.json"),
+    "no shards": (["--labels", "{tmp}/nowhere"], "holds no shards"),
+    "wrong folder": (["--labels", "{tmp}"], "holds no shards"),
     "batch": (
         ["--labels", "{toy}", "--val", "0", "--batch", "11"],
         "larger than the training set of 10",
@@ -73,7 +74,7 @@ MISTAKES = {
     ),
     "half a task": (["--labels", "{toy}", "--tasks", "mot"], "Unknown task 'mot'"),
     "fraction": (["--labels", "{toy}", "--val", "1.5"], "fraction from 0 to below 1, not 1.5"),
-    "val": (["--labels", "{toy}", "--val", "{tmp}/gone"], "There is no folder"),
+    "val": (["--labels", "{toy}", "--val", "{tmp}/gone"], "holds no shards"),
     "parts": (["--labels", "{toy}", "--batch", "4", "--accumulate", "3"], "multiple of 3"),
     "rate": (["--labels", "{toy}", "--lr", "-1"], "lr must be positive, not -1"),
     "device": (
@@ -160,6 +161,21 @@ def test_bench_says_what_limits(toy, capsys, monkeypatch):
     code, out, _ = train(capsys, monkeypatch, "bench", *options)
     assert code == 0
     assert "The step limits" in out
+
+
+def test_bench_compares_the_loader_with_another(toy, tmp_path, capsys, monkeypatch):
+    other = tmp_path / "slow_way.py"
+    other.write_text(
+        "import time\ndef sampler(labels, folder):\n    return lambda: time.sleep(0.05)"
+    )
+    options = ["--labels", toy, "--batch", 2, "--width", 0.03, "--seconds", 0.1, "--device", "cpu"]
+    code, out, _ = train(capsys, monkeypatch, "bench", *options, "--baseline", other)
+    assert code == 0
+    assert re.search(r"slow_way +\d+\.\d clips/s  \(\d+ x slower\)", out)
+    other.write_text("")
+    code, _, said = train(capsys, monkeypatch, "bench", *options, "--baseline", other)
+    assert code == 2
+    assert "slow_way.py defines no function sampler" in said
 
 
 class Payload:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from train_helpers import SMALL_CROPS, toy_shards
 
-from train import TrainError
+from labelgen.errors import LabelgenError
 from train.shards import open_shards
 
 
@@ -59,14 +59,17 @@ def cut_short(folder):
 
 
 MISTAKES = {
-    "unsealed": (lambda f: (f / "toy-00001-of-00002.json").unlink(), "1 of 2 shards .* not sealed"),
+    "unsealed": (
+        lambda f: (f / "toy-00001-of-00002.json").unlink(),
+        r"1 of 2 shards .* not sealed .*\(first: toy-00001",
+    ),
     "missing": (lambda f: (f / "toy-00000-of-00002.h5").unlink(), "toy-00000-of-00002.h5"),
     "mixed": (other_settings, "other settings"),
     "stray": (stray, "mixes extractions: toy-00007-of-00009.h5"),
-    "cut short": (cut_short, "bytes, its seal says"),
-    "no run": (lambda f: (f / "run.json").unlink(), "it has no run.json"),
-    "bad json": (lambda f: (f / "run.json").write_text("{"), "not valid JSON"),
-    "future": (lambda f: change(f / "run.json", format_version=99), "version 99"),
+    "cut short": (cut_short, r"not of their seal's size \(first: toy-00000"),
+    "no run": (lambda f: (f / "run.json").unlink(), "holds no shards"),
+    "bad json": (lambda f: (f / "run.json").write_text("{"), "run.json is damaged"),
+    "future": (lambda f: change(f / "run.json", format_version=99), "format version 99"),
     "miscounted": (lambda f: change(f / "toy-00000-of-00002.json", clips=3), "seal says 3"),
 }
 
@@ -76,7 +79,7 @@ def test_unusable_shards_are_refused_in_one_sentence(tmp_path, mistake):
     spoil, sentence = MISTAKES[mistake]
     folder = toy_shards(tmp_path / "s", 4, shards=2)
     spoil(folder)
-    with pytest.raises(TrainError, match=sentence) as caught:
+    with pytest.raises(LabelgenError, match=sentence) as caught:
         open_shards(folder)
     assert "\n" not in str(caught.value)
 
@@ -86,14 +89,14 @@ def test_unusable_shards_are_refused_in_one_sentence(tmp_path, mistake):
 )
 def test_what_training_needs_must_be_there(tmp_path, absent, flag):
     folder = toy_shards(tmp_path / "s", 2, drop=(absent,))
-    with pytest.raises(TrainError, match=f"has no {absent} .*{flag}"):
+    with pytest.raises(LabelgenError, match=f"has no {absent} .*{flag}"):
         open_shards(folder)
 
 
 def test_different_crops_do_not_mix(tmp_path):
     toy_shards(tmp_path / "s", 2, prefix="a")
     toy_shards(tmp_path / "s", 2, prefix="b", crops=SMALL_CROPS[:2])
-    with pytest.raises(TrainError, match="other crops"):
+    with pytest.raises(LabelgenError, match="other crops"):
         open_shards(tmp_path / "s")
 
 
@@ -101,7 +104,7 @@ def test_the_only_folder_below_is_found(tmp_path):
     folder = toy_shards(tmp_path / "s", 2)
     assert open_shards(tmp_path).shards == open_shards(folder).shards
     toy_shards(tmp_path / "t", 2)
-    with pytest.raises(TrainError, match="several sets of shards; give one of .*s, .*t"):
+    with pytest.raises(LabelgenError, match="several shard folders; name one of .*s, .*t"):
         open_shards(tmp_path)
 
 
@@ -109,10 +112,10 @@ def test_wrong_locations(tmp_path):
     folder = toy_shards(tmp_path / "s", 2)
     (tmp_path / "empty").mkdir()
     for location, sentence in (
-        (tmp_path / "nowhere", "There is no folder"),
+        (tmp_path / "nowhere", "holds no shards"),
         (folder / "toy-00000-of-00001.h5", "is a file"),
-        (tmp_path / "empty", "has no run.json"),
+        (tmp_path / "empty", "holds no shards"),
         (folder / "other", "No split 'other' in .*; it holds toy"),
     ):
-        with pytest.raises(TrainError, match=sentence):
+        with pytest.raises(LabelgenError, match=sentence):
             open_shards(location)

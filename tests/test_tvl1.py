@@ -8,12 +8,22 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from flow_inputs import MIDDLEBURY, endpoint_error, middlebury, texture, warped_pair, zoomed_pair
+from flow_inputs import (
+    MIDDLEBURY,
+    endpoint_error,
+    from_python,
+    middlebury,
+    texture,
+    warped_pair,
+    zoomed_pair,
+)
 
 from labelgen import tvl1
 from labelgen.tvl1 import TVL1_PRESETS, Tvl1Settings, tvl1_flow
 from labelgen.vectors import WIDE
 
+ITERATE = from_python(tvl1._iterate)
+LINEARISE = from_python(tvl1._linearise)
 PLAIN = Tvl1Settings(scales=1, warps=1, outer_iterations=1, inner_iterations=1, median_size=1)
 
 
@@ -68,7 +78,7 @@ def test_wave_of_iterations_against_the_oracle(size, count):
     ):  # fmt: skip
         inside[:, plane] = values
     bound = np.float32(settings.lambda_ * settings.theta)
-    found = tvl1._iterate(work, bound, np.float32(settings.tau / settings.theta), count)
+    found = ITERATE(work, bound, np.float32(settings.tau / settings.theta), count)
     dual = np.zeros((2, 2, *size))
     for _ in range(count):
         u, v, dual, change = iteration_oracle(u, v, dual, (ix, iy, rho), settings)
@@ -84,9 +94,9 @@ def test_wave_gives_the_bits_of_single_iterations():
     works = [tvl1._make_workspace(50, 61, 0.3) for _ in range(2)]
     first, second = (tvl1._make_levels(frame, [(50, 61)], 0.8)[0] for frame in pair)
     for work, counts in zip(works, ([6, 5, 1], [1] * 12), strict=True):
-        tvl1._linearise(work, first.grey, second.taps)
+        LINEARISE(work, first.grey, second.taps)
         for count in counts:
-            tvl1._iterate(work, np.float32(0.045), np.float32(0.25 / 0.3), count)
+            ITERATE(work, np.float32(0.045), np.float32(0.25 / 0.3), count)
     np.testing.assert_array_equal(works[0].rows, works[1].rows)
 
 

@@ -7,21 +7,24 @@ from numba import njit
 from labelgen import vectors
 from labelgen.vectors import (
     WIDE,
+    add_halves,
     aligned_zeros,
     floor,
     fma,
     load,
-    load4,
     load_every2,
     load_every4,
+    lower,
     maximum,
     minimum,
     round_up,
+    sortable,
     splat,
-    splat4,
+    splat_two,
     sqrt,
     store,
     store_every2,
+    upper,
 )
 
 
@@ -66,8 +69,16 @@ def unaligned(source, target):
     store(target, 3, load(source, 5))
 
 
-def four(source, target):
-    store(target, 1, load4(source, 2) * splat4(source[0]))
+def halves(source, target):
+    store(target, 1, add_halves(load(source, 2) * splat_two(source[0], source[9])))
+
+
+def low(source, target):
+    store(target, 0, sortable(lower(sortable(load(source, 0)), sortable(load(source, 8)))))
+
+
+def high(source, target):
+    store(target, 0, sortable(upper(sortable(load(source, 0)), sortable(load(source, 8)))))
 
 
 def constant(source, target):
@@ -85,7 +96,7 @@ def woven(source, target):
 
 PROGRAMS = (
     add, subtract, multiply, divide, smaller, larger, root, down, multiply_add,
-    unaligned, four, constant, apart, woven,
+    unaligned, halves, low, high, constant, apart, woven,
 )  # fmt: skip
 
 
@@ -99,6 +110,15 @@ def test_compiled_operation_gives_the_bits_of_its_python_twin(program):
         compiled(source, found)
         assert expected.any()
         np.testing.assert_array_equal(found, expected)
+
+
+def test_sortable_lanes_are_in_the_order_of_the_floats():
+    floats = np.array([-np.inf, -3e38, -1.5, -1e-45, 0, 1e-45, 2, np.inf], np.float32)
+    for turned in range(WIDE):
+        other = np.roll(floats, turned)
+        both = sortable(floats), sortable(other)
+        np.testing.assert_array_equal(sortable(lower(*both)), np.minimum(floats, other))
+        np.testing.assert_array_equal(sortable(upper(*both)), np.maximum(floats, other))
 
 
 def test_fma_rounds_once():

@@ -1,5 +1,7 @@
 """Pre-train C3D on motion and appearance statistics (Wang et al., CVPR 2019, Sec. 3.4)."""
 
+from labelgen.errors import LabelgenError
 
-class TrainError(Exception):
-    """A mistake the user can mend, told in one sentence."""
+
+class TrainError(LabelgenError):
+    """A mistake in what the user asked of the trainer, told in one sentence."""

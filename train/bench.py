@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import runpy
+import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from train import TrainError
 from train.dataset import CROP, ClipDataset, ClipSampler, make_loader
 from train.device import Machine, choose_device, use_bf16
 from train.model import C3D, StatisticsNet, make_optimizer
 from train.recipe import BRANCHES, Recipe, task_columns
 from train.shards import ShardSet, open_shards
 
+ROUNDS = 5  # of turns between the loader and a baseline; the medians count
 
-def run(labels: str, *, recipe: Recipe, machine: Machine, seconds: float) -> str:
-    """Measure and return a table for people; each line is measured for `seconds`."""
+
+def run(
+    labels: str,
+    *,
+    recipe: Recipe,
+    machine: Machine,
+    seconds: float,
+    baseline: Path | None = None,
+) -> str:
+    """Measure and return a table for people; each line is measured for `seconds`.
+
+    Parameters
+    ----------
+    labels : str
+        Shards, as for `pretrain`.
+    recipe, machine : frozen settings
+        Batch, network and hardware.
+    seconds : float
+        Length of each measurement.
+    baseline : path
+        A Python file whose ``sampler(labels, folder)`` returns a function that loads one sample in
+        another way; it may write to the folder. Both ways are timed in turns, on one core.
+    """
     device = choose_device(machine.device)
     bf16 = use_bf16(device, machine.precision)
     shards = open_shards(labels)
@@ -47,7 +74,29 @@ def run(labels: str, *, recipe: Recipe, machine: Machine, seconds: float) -> str
         lines.insert(
             2, f"{'step, fp32 contiguous':<28}{slow:10.1f} clips/s  ({alone / slow:.2f} x)"
         )
+    if baseline is not None:
+        lines.append(_compare(labels, shards, recipe=recipe, seconds=seconds, baseline=baseline))
     return "\n".join(lines)
+
+
+def _compare(
+    labels: str, shards: ShardSet, *, recipe: Recipe, seconds: float, baseline: Path
+) -> str:
+    make_sampler = runpy.run_path(str(baseline)).get("sampler")
+    if make_sampler is None:
+        raise TrainError(f"{baseline} defines no function sampler(labels, folder) to compare with.")
+    loads = batches(shards, recipe=recipe, workers=0, pin=False)
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        sample = make_sampler(labels, Path(folder))
+        for _ in range(ROUNDS):
+            ours.append(rate(lambda: next(loads), recipe.batch, seconds / ROUNDS))
+            theirs.append(rate(sample, 1, seconds / ROUNDS))
+    fast, slow = statistics.median(ours), statistics.median(theirs)
+    return (
+        f"{'loader, one process':<28}{fast:10.1f} clips/s  (best {max(ours):.0f}, worst "
+        f"{min(ours):.0f})\n{baseline.stem:<28}{slow:10.1f} clips/s  ({fast / slow:.0f} x slower)"
+    )
 
 
 def batches(shards: ShardSet, *, recipe: Recipe, workers: int, pin: bool) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from train import TrainError
+from labelgen.errors import LabelgenError
 from train.recipe import BRANCHES, INITS, PIXELS, RECIPES, STILL, TARGETS, Recipe
 
 EXIT_MISTAKE, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
@@ -203,6 +203,11 @@ def curve(run: Path, output: Path) -> None:
 @click.option(
     "--seconds", type=float, default=10.0, show_default=True, help="Length of each measurement."
 )
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Compare the loader with the sampler in this Python file.",
+)
 @batch_norm_option
 @width_option
 @device_option
@@ -213,6 +218,7 @@ def bench(
     labels: str,
     batch: int,
     seconds: float,
+    baseline: Path | None,
     batch_norm: bool,
     width: float | None,
     device: str,
@@ -235,6 +241,7 @@ def bench(
             recipe=Recipe(batch=batch, batch_norm=batch_norm, width=width or 1.0),
             machine=machine,
             seconds=seconds,
+            baseline=baseline,
         )
     )
 
@@ -248,7 +255,7 @@ def main() -> None:
     """Entry point: a user's mistake is one sentence, not a traceback."""
     try:
         cli()
-    except TrainError as error:
+    except LabelgenError as error:
         _leave(str(error), EXIT_MISTAKE)
 
 

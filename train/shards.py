@@ -7,7 +7,6 @@ size, counts and settings; checksums of the whole content are the work of ``labe
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +16,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from labelgen.folder import RUN_FILE, find_shard_folder, read_run, shard_files
+from labelgen.shard import read_seal, shard_name
 from train import TrainError
 
-FORMAT = "motion-appearance-labels"
-FORMAT_VERSION = 1
-REMEDY = "run `labelgen extract` on it again"
+REMEDY = "delete it and run the same `labelgen extract` again"
 
 
 @dataclass(frozen=True)
@@ -110,90 +109,63 @@ def open_shards(location: str | Path) -> ShardSet:
 
     Raises
     ------
+    LabelgenError
+        No shard folder there, or its run record is damaged.
     TrainError
-        Nothing there, unsealed or missing shards, mixed settings, no labels or no frames.
+        Unsealed or missing shards, mixed settings, no labels or no frames.
     """
-    root, prefix = _split_location(Path(location))
-    run = _read_json(root / "run.json")
-    _check_format(run, root / "run.json")
-    names = _planned_names(root, run, prefix)
+    folder, name = _find(Path(location))
+    run = read_run(folder)
+    files = _planned_files(folder, run["plan"], name)
     shards, first = [], 0
-    for name in names:
-        clips = _check_seal(root / name, run["config_hash"])
+    for file, clips in zip(files, _sealed_clips(files, run["config_hash"]), strict=True):
         if clips:
-            shards.append(Shard(root / name, first, clips))
+            shards.append(Shard(file, first, clips))
             first += clips
     if not shards:
-        raise TrainError(f"The {len(names)} shards in {location} hold no clips.")
+        raise TrainError(f"The shards in {location} hold no clips.")
     return _describe(tuple(shards), run["config_hash"])
 
 
-def _split_location(location: Path) -> tuple[Path, str | None]:
-    if (location / "run.json").is_file():
-        return location, None
-    if not location.exists() and (location.parent / "run.json").is_file():
+def _find(location: Path) -> tuple[Path, str | None]:
+    """Shard folder, and the one split of it that is asked for."""
+    if not location.exists() and (location.parent / RUN_FILE).is_file():
         return location.parent, location.name
-    if not location.exists():
-        raise TrainError(f"There is no folder {location}; make shards with `labelgen extract`.")
-    if location.is_file():
-        raise TrainError(
-            f"{location} is a file; give the folder of the shards that holds run.json."
-        )
-    below = sorted(file.parent for file in location.glob("*/run.json"))
-    if len(below) == 1:
-        return below[0], None
-    if below:
-        raise TrainError(
-            f"{location} holds several sets of shards; give one of {', '.join(map(str, below))}."
-        )
-    raise TrainError(
-        f"No shards in {location}: it has no run.json; give a `labelgen extract` output."
-    )
+    return find_shard_folder(location), None
 
 
-def _planned_names(root: Path, run: dict[str, Any], prefix: str | None) -> list[str]:
-    plan: dict[str, int] = run["plan"]
-    if prefix is not None and prefix not in plan:
-        raise TrainError(f"No split {prefix!r} in {root}; it holds {', '.join(sorted(plan))}.")
+def _planned_files(folder: Path, plan: dict[str, int], split: str | None) -> list[Path]:
+    if split is not None and split not in plan:
+        raise TrainError(f"No split {split!r} in {folder}; it holds {', '.join(sorted(plan))}.")
     planned = {
-        name: [f"{name}-{i:05d}-of-{count:05d}.h5" for i in range(count)]
-        for name, count in plan.items()
+        name: [folder / shard_name(name, number, total) for number in range(total)]
+        for name, total in sorted(plan.items())
     }
-    strays = {path.name for path in root.glob("*-[0-9]*-of-[0-9]*.h5")} - {
-        name for shards in planned.values() for name in shards
-    }
+    strays = set(shard_files(folder)).difference(*planned.values())
     if strays:
         raise TrainError(
-            f"{root} mixes extractions: {sorted(strays)[0]} is not in the plan of run.json."
+            f"{folder} mixes extractions: {min(strays).name} is not in the plan of {RUN_FILE}."
         )
-    names = [name for key in sorted(plan) if prefix in (None, key) for name in planned[key]]
-    missing = [n for n in names if not (root / n).is_file() or not _seal_path(root / n).is_file()]
-    if missing:
+    return [file for name in planned if split in (None, name) for file in planned[name]]
+
+
+def _sealed_clips(files: list[Path], config_hash: str) -> list[int]:
+    """Clips of each shard according to its seal, which must fit the file and the run."""
+    seals = {file.name: read_seal(file) for file in files}
+    unfit = [name for name, seal in seals.items() if seal is None]
+    if unfit:
         raise TrainError(
-            f"{len(missing)} of {len(names)} shards in {root} are missing or not sealed "
-            f"(first: {missing[0]}); rerun `labelgen extract` to finish them."
+            f"{len(unfit)} of {len(files)} shards in {files[0].parent} are missing, not sealed or "
+            f"not of their seal's size (first: {unfit[0]}); run the same `labelgen extract` again."
         )
-    return names
-
-
-def _seal_path(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _check_seal(path: Path, config_hash: str) -> int:
-    """Compare a shard with its seal and its neighbours; return its number of clips."""
-    seal = _read_json(_seal_path(path))
-    _check_format(seal, _seal_path(path))
-    if seal["config_hash"] != config_hash:
-        raise TrainError(
-            f"{path.name} was made with other settings ({seal['config_hash']}) than run.json "
-            f"({config_hash}); keep one extraction per folder."
-        )
-    if path.stat().st_size != seal["bytes"]:
-        raise TrainError(
-            f"{path.name} has {path.stat().st_size} bytes, its seal says {seal['bytes']}; {REMEDY}."
-        )
-    return int(seal["clips"])
+    fitting = {name: seal for name, seal in seals.items() if seal}
+    for name, seal in fitting.items():
+        if seal["config_hash"] != config_hash:
+            raise TrainError(
+                f"{name} was made with other settings ({seal['config_hash']}) than {RUN_FILE} "
+                f"records ({config_hash}); keep one extraction per folder."
+            )
+    return [int(seal["clips"]) for seal in fitting.values()]
 
 
 def _describe(shards: tuple[Shard, ...], config_hash: str) -> ShardSet:
@@ -226,22 +198,6 @@ def _check_content(file: h5py.File, shard: Shard, config_hash: str) -> None:
         raise TrainError(
             f"{name} holds {len(file['labels'])} clips where its seal says {shard.clips}; {REMEDY}."
         )
-
-
-def _check_format(record: dict[str, Any], path: Path) -> None:
-    found = record.get("format"), record.get("format_version")
-    if found != (FORMAT, FORMAT_VERSION):
-        raise TrainError(
-            f"{path} says format {found[0]!r} version {found[1]!r}; this trainer reads "
-            f"{FORMAT!r} version {FORMAT_VERSION}."
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TrainError(f"{path} is not valid JSON ({error}); {REMEDY}.") from None
 
 
 def _read(shard: Shard, dataset: str, rows: Any = np.s_[:]) -> np.ndarray:

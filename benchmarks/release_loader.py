@@ -1,31 +1,35 @@
-"""Loader speed: `train`'s shards against the way of the authors' release, on one core.
+"""The loader of the authors' release, as a plain baseline for ours.
 
-    python benchmarks/loader.py --labels shards/demo
+    train bench --labels shards/demo --baseline benchmarks/release_loader.py
 
 The release keeps one JPEG per frame and one per flow component. For every sample of every epoch
 it reads and resizes 16 frames, reads and resizes 30 flow images, and computes the labels again.
-The baseline does the same with the same frames, and computes the motion labels with vectorised
-NumPy and the colour scores with OpenCV histograms; the released Python is several times slower
-than that, so the ratio flatters the baseline.
+This does the same with the same frames, and computes the motion labels with vectorised NumPy and
+the colour scores with OpenCV histograms; the released Python is several times slower than that, so
+the ratio flatters the baseline.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import tempfile
+from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from train.bench import batches, rate
 from train.dataset import CROP, ClipDataset, view_of
-from train.recipe import Recipe
 from train.shards import open_shards
 
 SOURCE_SIZE = (341, 256)  # width, height: the release's frames have a short side of 256
 BOUND = 20.0  # the release stores flow in [-20, 20] as 8 bits
+
+
+def sampler(labels: str, folder: Path, *, clips: int = 12) -> Callable[[], object]:
+    """Write some clips of a shard set as loose images; return what makes one sample of them."""
+    write_loose_images(labels, folder, clips=min(clips, open_shards(labels).clips))
+    homes = cycle(sorted(folder.iterdir()))
+    return lambda: loose_sample(next(homes), view_of(0, 0, 0, 1020))
 
 
 def write_loose_images(labels: str, folder: Path, *, clips: int) -> None:
@@ -43,10 +47,9 @@ def write_loose_images(labels: str, folder: Path, *, clips: int) -> None:
                 cv2.imwrite(str(home / f"{name}{t:06d}.jpg"), large[..., channel])
 
 
-def loose_sample(folder: Path, clip: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+def loose_sample(home: Path, view: tuple[int, bool]) -> tuple[np.ndarray, np.ndarray]:
     """One sample the release's way: read, resize, cut, flip, and compute 27 labels."""
-    home = folder / str(clip)
-    crop, flip = view_of(0, epoch, clip, 1020)
+    crop, flip = view
     top, left = divmod(crop, 60)
     cut = np.s_[top : top + CROP, left : left + CROP]
     frames, flow = [], []
@@ -122,40 +125,3 @@ def appearance_values(frames: np.ndarray) -> list[int]:
             colours = np.bincount(octants[:, blocks[chosen]].ravel(), minlength=8)
             values += [chosen + 1, int(colours.argmax()) + 1]
     return [*values, int(np.bincount(octants.ravel(), minlength=8).argmax()) + 1]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--labels", required=True, help="shards, as for `train pretrain`")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    options = parser.parse_args()
-    cv2.setNumThreads(1)
-    shards = open_shards(options.labels)
-    clips = min(12, shards.clips)
-    ours = batches(shards, recipe=Recipe(batch=clips), workers=0, pin=False)
-    figures: dict[str, list[float]] = {"ours": [], "loose": []}
-    with tempfile.TemporaryDirectory() as folder:
-        write_loose_images(options.labels, Path(folder), clips=clips)
-        for _ in range(options.rounds):
-            # Alternating, so that a busy machine slows both alike.
-            figures["ours"].append(rate(lambda: next(ours), clips, options.seconds))
-            figures["loose"].append(
-                rate(
-                    lambda: [loose_sample(Path(folder), c, 0) for c in range(clips)],
-                    clips,
-                    options.seconds,
-                )
-            )
-    mine, theirs = (statistics.median(figures[name]) for name in ("ours", "loose"))
-    kind = "JPEG" if shards.jpeg else "raw"
-    print("| way | clips/s, one core | ratio |\n| --- | --- | --- |")
-    print(f"| loose images, labels computed per sample | {theirs:.1f} | 1 |")
-    print(
-        f"| shards, {kind} frames, {len(shards.crops)} crops | {mine:.0f} | {mine / theirs:.0f} |"
-    )
-    print(f"\nBest round: {max(figures['ours']):.0f} clips/s.")
-
-
-if __name__ == "__main__":
-    main()
