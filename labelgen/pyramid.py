@@ -20,20 +20,20 @@ import numpy as np
 from labelgen.vectors import (
     STEPS,
     WIDE,
-    add_halves,
     aligned_zeros,
     entry_kernel,
     floor,
     fma,
     inner_kernel,
     load,
+    load4,
     lower,
     maximum,
     minimum,
     round_up,
     sortable,
     splat,
-    splat_two,
+    splat4,
     store,
     upper,
 )
@@ -216,13 +216,13 @@ def warp_row(
     pitch = 4 * (width + 2 * MARGIN)
     for x in range(width):
         at = int(flat[x]) * 4 + int(flat[5 * span + x]) * pitch
-        ab = splat_two(flat[span + x], flat[2 * span + x])
-        cd = splat_two(flat[3 * span + x], flat[4 * span + x])
-        value = splat(flat[6 * span + x]) * _across(taps, at, ab, cd)
-        value = fma(splat(flat[7 * span + x]), _across(taps, at + pitch, ab, cd), value)
-        value = fma(splat(flat[8 * span + x]), _across(taps, at + 2 * pitch, ab, cd), value)
-        value = fma(splat(flat[9 * span + x]), _across(taps, at + 3 * pitch, ab, cd), value)
-        store(target, 4 * x, add_halves(value))
+        a, b = splat4(flat[span + x]), splat4(flat[2 * span + x])
+        c, d = splat4(flat[3 * span + x]), splat4(flat[4 * span + x])
+        value = splat4(flat[6 * span + x]) * _across(taps, at, a, b, c, d)
+        value = fma(splat4(flat[7 * span + x]), _across(taps, at + pitch, a, b, c, d), value)
+        value = fma(splat4(flat[8 * span + x]), _across(taps, at + 2 * pitch, a, b, c, d), value)
+        value = fma(splat4(flat[9 * span + x]), _across(taps, at + 3 * pitch, a, b, c, d), value)
+        store(target, 4 * x, value)
 
 
 @inner_kernel
@@ -242,9 +242,12 @@ def _prepare(position: np.ndarray, length: int, weights: np.ndarray, at: int, sp
 
 
 @inner_kernel
-def _across(taps: np.ndarray, at: int, ab: np.ndarray, cd: np.ndarray) -> np.ndarray:
-    """Weigh four pixels of a row, two to a vector; the vector's halves are still to be added."""
-    return fma(cd, load(taps, at + 8), ab * load(taps, at))
+def _across(
+    taps: np.ndarray, at: int, a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray
+) -> np.ndarray:
+    value = fma(b, load4(taps, at + 4), a * load4(taps, at))
+    value = fma(c, load4(taps, at + 8), value)
+    return fma(d, load4(taps, at + 12), value)
 
 
 @inner_kernel

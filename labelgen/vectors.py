@@ -55,6 +55,11 @@ def load(array: np.ndarray, index: int) -> np.ndarray:
     return array[index : index + WIDE].copy()
 
 
+def load4(array: np.ndarray, index: int) -> np.ndarray:
+    """Read four consecutive elements of a flat float32 array."""
+    return array[index : index + 4].copy()
+
+
 def load_every2(array: np.ndarray, index: int) -> np.ndarray:
     """Read eight elements two apart; 16 are touched."""
     return array[index : index + 2 * WIDE : 2].copy()
@@ -81,14 +86,9 @@ def splat(value: Scalar) -> np.ndarray:
     return np.full(WIDE, value, np.float32)
 
 
-def splat_two(first: Scalar, second: Scalar) -> np.ndarray:
-    """Fill four lanes with one value and four with another."""
-    return np.repeat(np.array([first, second], np.float32), 4)
-
-
-def add_halves(a: np.ndarray) -> np.ndarray:
-    """Add the last four of eight lanes to the first four."""
-    return a[:4] + a[4:]
+def splat4(value: Scalar) -> np.ndarray:
+    """Fill four lanes with one value."""
+    return np.full(4, value, np.float32)
 
 
 def sortable(a: np.ndarray) -> np.ndarray:
@@ -176,12 +176,12 @@ def _is_flat(array: Any) -> bool:
     )
 
 
-def _register_load(function: Callable[..., Any], apart: int = 1) -> None:
+def _register_load(function: Callable[..., Any], lanes: Lanes, apart: int = 1) -> None:
     @type_callable(function)
     def type_load(context: Any) -> Any:
         def typer(array: Any, index: Any) -> Any:
             if _is_flat(array) and isinstance(index, types.Integer):
-                return signature(LANES8, array, types.intp)
+                return signature(lanes, array, types.intp)
             return None
 
         return typer
@@ -189,16 +189,17 @@ def _register_load(function: Callable[..., Any], apart: int = 1) -> None:
     @lower_builtin(function, types.Array, types.intp)
     def lower_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, index = args
-        pointer = _pointer(context, builder, sig.args[0], array, index, WIDE * apart)
+        pointer = _pointer(context, builder, sig.args[0], array, index, lanes.count * apart)
         block = builder.load(pointer, align=4)
         if apart == 1:
             return block
-        return builder.shuffle_vector(block, block, _lanes(*range(0, WIDE * apart, apart)))
+        return builder.shuffle_vector(block, block, _lanes(*range(0, lanes.count * apart, apart)))
 
 
-_register_load(load)
-_register_load(load_every2, apart=2)
-_register_load(load_every4, apart=4)
+_register_load(load, LANES8)
+_register_load(load4, LANES4)
+_register_load(load_every2, LANES8, apart=2)
+_register_load(load_every4, LANES8, apart=4)
 
 
 @type_callable(store)
@@ -238,47 +239,23 @@ def _lower_store_every2(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-@type_callable(splat)
-def _type_splat(context: Any) -> Any:
-    return lambda value: (
-        signature(LANES8, types.float32) if isinstance(value, types.Float) else None
-    )
+def _register_splat(function: Callable[..., Any], lanes: Lanes) -> None:
+    @type_callable(function)
+    def type_splat(context: Any) -> Any:
+        def typer(value: Any) -> Any:
+            return signature(lanes, types.float32) if isinstance(value, types.Float) else None
+
+        return typer
+
+    @lower_builtin(function, types.float32)
+    def lower_splat(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        one = ir.Constant(ir.VectorType(ir.FloatType(), 1), ir.Undefined)
+        one = builder.insert_element(one, args[0], ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(one, one, _lanes(*[0] * lanes.count))
 
 
-@lower_builtin(splat, types.float32)
-def _lower_splat(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    one = ir.Constant(ir.VectorType(ir.FloatType(), 1), ir.Undefined)
-    one = builder.insert_element(one, args[0], ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, one, _lanes(*[0] * WIDE))
-
-
-@type_callable(splat_two)
-def _type_splat_two(context: Any) -> Any:
-    def typer(first: Any, second: Any) -> Any:
-        if isinstance(first, types.Float) and isinstance(second, types.Float):
-            return signature(LANES8, types.float32, types.float32)
-        return None
-
-    return typer
-
-
-@lower_builtin(splat_two, types.float32, types.float32)
-def _lower_splat_two(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    two = ir.Constant(ir.VectorType(ir.FloatType(), 2), ir.Undefined)
-    for lane, value in enumerate(args):
-        two = builder.insert_element(two, value, ir.Constant(ir.IntType(32), lane))
-    return builder.shuffle_vector(two, two, _lanes(0, 0, 0, 0, 1, 1, 1, 1))
-
-
-@type_callable(add_halves)
-def _type_add_halves(context: Any) -> Any:
-    return lambda a: signature(LANES4, LANES8) if a == LANES8 else None
-
-
-@lower_builtin(add_halves, Lanes)
-def _lower_add_halves(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    halves = (builder.shuffle_vector(*args * 2, _lanes(*range(i, i + 4))) for i in (0, 4))
-    return builder.fadd(*halves)
+_register_splat(splat, LANES8)
+_register_splat(splat4, LANES4)
 
 
 def _lanes(*numbers: int) -> Any:

@@ -7,11 +7,11 @@ from numba import njit
 from labelgen import vectors
 from labelgen.vectors import (
     WIDE,
-    add_halves,
     aligned_zeros,
     floor,
     fma,
     load,
+    load4,
     load_every2,
     load_every4,
     lower,
@@ -20,7 +20,7 @@ from labelgen.vectors import (
     round_up,
     sortable,
     splat,
-    splat_two,
+    splat4,
     sqrt,
     store,
     store_every2,
@@ -69,8 +69,8 @@ def unaligned(source, target):
     store(target, 3, load(source, 5))
 
 
-def halves(source, target):
-    store(target, 1, add_halves(load(source, 2) * splat_two(source[0], source[9])))
+def four(source, target):
+    store(target, 1, load4(source, 2) * splat4(source[0]))
 
 
 def low(source, target):
@@ -96,7 +96,7 @@ def woven(source, target):
 
 PROGRAMS = (
     add, subtract, multiply, divide, smaller, larger, root, down, multiply_add,
-    unaligned, halves, low, high, constant, apart, woven,
+    unaligned, four, low, high, constant, apart, woven,
 )  # fmt: skip
 
 
