@@ -36,6 +36,7 @@ from labelgen.pyramid import (
     level_sizes,
     resize,
     warp_row,
+    warp_scratch,
 )
 from labelgen.vectors import (
     STEPS,
@@ -115,7 +116,7 @@ class Workspace(NamedTuple):
     system : flat; (height + 2, SYSTEM, 2, stride / 2 + 8): even columns, then odd ones, so that the
         cells of one colour of the checkerboard lie side by side
     inside : one row, 1 in the frame and 0 right of it
-    weights, samples : scratch of `warp_row`
+    places, weights, samples : scratch of `warp_row`
     row : scratch for one row of the system in pixel order
     """
 
@@ -125,6 +126,7 @@ class Workspace(NamedTuple):
     planes: np.ndarray
     system: np.ndarray
     inside: np.ndarray
+    places: np.ndarray
     weights: np.ndarray
     samples: np.ndarray
     row: np.ndarray
@@ -155,12 +157,16 @@ def _linearise(work: Workspace, level: Level, after: Level) -> None:
     for y in range(height):
         row = (y + 1) * PLANES * stride + WIDE
         at_u, at_v = row + U * stride, row + V * stride
-        warp_row(after.second, planes, at_u, at_v, y, height, width, work.weights, samples)
+        warp_row(
+            after.second, planes, at_u, at_v, y, height, width, work.places, work.weights, samples
+        )
         for x in range(0, width, WIDE):
             store(planes, row + IXX * stride + x, load_every4(samples, 4 * x))
             store(planes, row + IXY * stride + x, load_every4(samples, 4 * x + 1))
             store(planes, row + IYY * stride + x, load_every4(samples, 4 * x + 2))
-        warp_row(after.first, planes, at_u, at_v, y, height, width, work.weights, samples)
+        warp_row(
+            after.first, planes, at_u, at_v, y, height, width, work.places, work.weights, samples
+        )
         for x in range(0, width, WIDE):
             u, v = load(planes, at_u + x), load(planes, at_v + x)
             ix, iy = load_every4(samples, 4 * x + 1), load_every4(samples, 4 * x + 2)
@@ -391,6 +397,7 @@ def _make_workspace(height: int, width: int) -> Workspace:
     padded = round_up(round_up(width + 1) // 2) * 2
     inside = aligned_zeros(padded + WIDE)
     inside[:width] = 1
+    places, weights = warp_scratch(width)
     return Workspace(
         height,
         width,
@@ -398,7 +405,8 @@ def _make_workspace(height: int, width: int) -> Workspace:
         planes=aligned_zeros((height + 2) * PLANES * (WIDE + padded) + WIDE),
         system=aligned_zeros((height + 2) * SYSTEM * (padded + 2 * WIDE) + WIDE),
         inside=inside,
-        weights=np.zeros((10, padded), np.float32),
+        places=places,
+        weights=weights,
         samples=aligned_zeros(4 * padded + WIDE),
         row=aligned_zeros(SYSTEM * (WIDE + padded) + WIDE),
     )

@@ -35,6 +35,7 @@ from labelgen.vectors import (
     splat,
     splat4,
     store,
+    store_whole,
     upper,
 )
 
@@ -193,6 +194,7 @@ def warp_row(
     y: int,
     height: int,
     width: int,
+    places: np.ndarray,
     weights: np.ndarray,
     target: np.ndarray,
 ) -> None:
@@ -205,40 +207,44 @@ def warp_row(
     ----------
     taps : flat float32 of the shape that `interleave` makes
     flow : flat float32; u is read from `u_at` on, v from `v_at` on, in whole vectors
-    weights : (10, S) float32 scratch, S being `width` rounded up to whole vectors
+    places, weights : scratch that `warp_scratch` makes
     target : flat float32, overwritten: four (or eight) channels per pixel
     """
-    span = weights.shape[1]
-    flat = weights.reshape(weights.size)
+    span = places.size // 2
     for x in range(0, width, WIDE):
-        _prepare(splat(np.float32(x)) + load(STEPS, 0) + load(flow, u_at + x), width, flat, x, span)
-        _prepare(splat(np.float32(y)) + load(flow, v_at + x), height, flat, 5 * span + x, span)
+        at_x = splat(np.float32(x)) + load(STEPS, 0) + load(flow, u_at + x)
+        _prepare(at_x, width, places, x, weights, WIDE * x)
+        at_y = splat(np.float32(y)) + load(flow, v_at + x)
+        _prepare(at_y, height, places, span + x, weights, WIDE * (x + 4))
     pitch = 4 * (width + 2 * MARGIN)
     for x in range(width):
-        at = int(flat[x]) * 4 + int(flat[5 * span + x]) * pitch
-        a, b = splat4(flat[span + x]), splat4(flat[2 * span + x])
-        c, d = splat4(flat[3 * span + x]), splat4(flat[4 * span + x])
-        value = splat4(flat[6 * span + x]) * _across(taps, at, a, b, c, d)
-        value = fma(splat4(flat[7 * span + x]), _across(taps, at + pitch, a, b, c, d), value)
-        value = fma(splat4(flat[8 * span + x]), _across(taps, at + 2 * pitch, a, b, c, d), value)
-        value = fma(splat4(flat[9 * span + x]), _across(taps, at + 3 * pitch, a, b, c, d), value)
+        at = 4 * places[x] + pitch * places[span + x]
+        k = (WIDE - 1) * (x & -WIDE) + x  # its lane in the first of its block's eight vectors
+        a, b = splat4(weights[k]), splat4(weights[k + WIDE])
+        c, d = splat4(weights[k + 2 * WIDE]), splat4(weights[k + 3 * WIDE])
+        value = splat4(weights[k + 4 * WIDE]) * _across(taps, at, a, b, c, d)
+        value = fma(splat4(weights[k + 5 * WIDE]), _across(taps, at + pitch, a, b, c, d), value)
+        value = fma(splat4(weights[k + 6 * WIDE]), _across(taps, at + 2 * pitch, a, b, c, d), value)
+        value = fma(splat4(weights[k + 7 * WIDE]), _across(taps, at + 3 * pitch, a, b, c, d), value)
         store(target, 4 * x, value)
 
 
 @inner_kernel
-def _prepare(position: np.ndarray, length: int, weights: np.ndarray, at: int, span: int) -> None:
-    """First tap (an index into the padded image) and the weights of the four taps, `span` apart."""
+def _prepare(
+    position: np.ndarray, length: int, places: np.ndarray, at: int, weights: np.ndarray, first: int
+) -> None:
+    """First tap (an index into the padded image) and the weights of the four taps."""
     one, cubic = splat(np.float32(1)), splat(CUBIC)
     square, line = splat(CUBIC + np.float32(2)), splat(-CUBIC - np.float32(3))
     inside = minimum(maximum(position, splat(np.float32(-2))), splat(np.float32(length + 1)))
     whole = floor(inside)
     after = inside - whole
     before = one - after
-    store(weights, at, whole + splat(np.float32(MARGIN - 1)))
-    store(weights, at + span, cubic * (after * before) * before)
-    store(weights, at + 2 * span, fma(fma(square, after, line), after * after, one))
-    store(weights, at + 3 * span, fma(fma(square, before, line), before * before, one))
-    store(weights, at + 4 * span, cubic * (after * before) * after)
+    store_whole(places, at, whole + splat(np.float32(MARGIN - 1)))
+    store(weights, first, cubic * (after * before) * before)
+    store(weights, first + WIDE, fma(fma(square, after, line), after * after, one))
+    store(weights, first + 2 * WIDE, fma(fma(square, before, line), before * before, one))
+    store(weights, first + 3 * WIDE, cubic * (after * before) * after)
 
 
 @inner_kernel
@@ -248,6 +254,15 @@ def _across(
     value = fma(b, load4(taps, at + 4), a * load4(taps, at))
     value = fma(c, load4(taps, at + 8), value)
     return fma(d, load4(taps, at + 12), value)
+
+
+def warp_scratch(width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scratch for `warp_row`: first taps along x, then along y; and the weights.
+
+    For every eight pixels eight vectors of weights lie together, four along x and four along y: one
+    address leads to all of a pixel's weights.
+    """
+    return np.zeros(2 * round_up(width), np.int32), aligned_zeros(WIDE * round_up(width))
 
 
 @inner_kernel

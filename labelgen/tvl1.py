@@ -43,6 +43,7 @@ from labelgen.pyramid import (
     median_scratch,
     resize,
     warp_row,
+    warp_scratch,
 )
 from labelgen.vectors import (
     WIDE,
@@ -63,9 +64,13 @@ from labelgen.vectors import (
 
 Vectors = tuple[np.ndarray, ...]
 
-# The planes of a workspace row: the flow; the warped derivatives, the constant part of rho and
-# -1 / |grad I1|^2; the dual variables of u and of v.
-U, V, IX, IY, RHO, INVERSE, PUX, PUY, PVX, PVY, PLANES = range(11)
+# A row of the workspace begins with four planes: the flow and its dual variables along x, which are
+# read at x - 1 and x + 1 too. The rest is read at x only and lies vector by vector, so that few
+# addresses lead to all that an iteration reads: the data term (the warped derivatives, the constant
+# part of rho and -1 / |grad I1|^2) and the dual variables along y.
+U, V, PUX, PVX, DATA, DOWN, PLANES = 0, 1, 2, 3, 4, 8, 10
+IX, IY, RHO, INVERSE = 0, WIDE, 2 * WIDE, 3 * WIDE
+PUY, PVY = 0, WIDE
 FLAT = np.finfo(np.float32).eps  # squared gradients below this count as this, to divide by them
 LONGEST_WAVE = 6  # iterations in flight; more gained nothing in measurements
 
@@ -125,7 +130,7 @@ class Workspace(NamedTuple):
     rows : flat; (height + 2, PLANES, stride), a row above the frame and one below it. The planes of
         a row lie together, since each iteration reads them all.
     theta : one row of theta, zero beyond the frame, where the flow therefore stands still
-    weights, samples : scratch of `warp_row`
+    places, weights, samples : scratch of `warp_row`
     scratch : scratch of `median_filter`
     changes : (LONGEST_WAVE * 8) the squared change of the flow, of each iteration in flight
     """
@@ -135,6 +140,7 @@ class Workspace(NamedTuple):
     stride: int
     rows: np.ndarray
     theta: np.ndarray
+    places: np.ndarray
     weights: np.ndarray
     samples: np.ndarray
     scratch: np.ndarray
@@ -151,6 +157,7 @@ class Level(NamedTuple):
 @inner_kernel
 def _primal_step(
     rows: np.ndarray,
+    row: int,
     x: int,
     stride: int,
     theta: np.ndarray,
@@ -159,19 +166,20 @@ def _primal_step(
     change: np.ndarray,
 ) -> Vectors:
     """``u = v + theta div p`` for eight pixels, v being the thresholding step from the old u."""
-    up = x - PLANES * stride
-    u, v = load(rows, x + U * stride), load(rows, x + V * stride)
-    ix, iy = load(rows, x + IX * stride), load(rows, x + IY * stride)
-    rho = fma(ix, u, fma(iy, v, load(rows, x + RHO * stride)))
-    shift = minimum(maximum(rho * load(rows, x + INVERSE * stride), lower), upper)
-    along_u = load(rows, x + PUX * stride) - load(rows, x + PUX * stride - 1)
-    along_v = load(rows, x + PVX * stride) - load(rows, x + PVX * stride - 1)
-    down_u = load(rows, x + PUY * stride) - load(rows, up + PUY * stride)
-    down_v = load(rows, x + PVY * stride) - load(rows, up + PVY * stride)
+    at, data, down = row + x, row + DATA * stride + 4 * x, row + DOWN * stride + 2 * x
+    up = down - PLANES * stride
+    u, v = load(rows, at + U * stride), load(rows, at + V * stride)
+    ix, iy = load(rows, data + IX), load(rows, data + IY)
+    rho = fma(ix, u, fma(iy, v, load(rows, data + RHO)))
+    shift = minimum(maximum(rho * load(rows, data + INVERSE), lower), upper)
+    along_u = load(rows, at + PUX * stride) - load(rows, at + PUX * stride - 1)
+    along_v = load(rows, at + PVX * stride) - load(rows, at + PVX * stride - 1)
+    down_u = load(rows, down + PUY) - load(rows, up + PUY)
+    down_v = load(rows, down + PVY) - load(rows, up + PVY)
     new_u = fma(theta, along_u + down_u, fma(shift, ix, u))
     new_v = fma(theta, along_v + down_v, fma(shift, iy, v))
-    store(rows, x + U * stride, new_u)
-    store(rows, x + V * stride, new_v)
+    store(rows, at + U * stride, new_u)
+    store(rows, at + V * stride, new_v)
     moved_u, moved_v = new_u - u, new_v - v
     return new_u, new_v, fma(moved_u, moved_u, fma(moved_v, moved_v, change))
 
@@ -179,6 +187,7 @@ def _primal_step(
 @inner_kernel
 def _dual_step(
     rows: np.ndarray,
+    row: int,
     x: int,
     stride: int,
     below_u: np.ndarray,
@@ -186,16 +195,17 @@ def _dual_step(
     rate: np.ndarray,
 ) -> None:
     """``p = (p + rate grad u) / (1 + rate |grad u|)`` for eight pixels of u and of v."""
+    at, down = row + x, row + DOWN * stride + 2 * x
     one = splat(np.float32(1))
-    u, v = load(rows, x + U * stride), load(rows, x + V * stride)
-    ux, uy = load(rows, x + U * stride + 1) - u, below_u - u
-    vx, vy = load(rows, x + V * stride + 1) - v, below_v - v
+    u, v = load(rows, at + U * stride), load(rows, at + V * stride)
+    ux, uy = load(rows, at + U * stride + 1) - u, below_u - u
+    vx, vy = load(rows, at + V * stride + 1) - v, below_v - v
     shrink_u = one / fma(rate, sqrt(fma(ux, ux, uy * uy)), one)
     shrink_v = one / fma(rate, sqrt(fma(vx, vx, vy * vy)), one)
-    store(rows, x + PUX * stride, fma(rate, ux, load(rows, x + PUX * stride)) * shrink_u)
-    store(rows, x + PUY * stride, fma(rate, uy, load(rows, x + PUY * stride)) * shrink_u)
-    store(rows, x + PVX * stride, fma(rate, vx, load(rows, x + PVX * stride)) * shrink_v)
-    store(rows, x + PVY * stride, fma(rate, vy, load(rows, x + PVY * stride)) * shrink_v)
+    store(rows, at + PUX * stride, fma(rate, ux, load(rows, at + PUX * stride)) * shrink_u)
+    store(rows, at + PVX * stride, fma(rate, vx, load(rows, at + PVX * stride)) * shrink_v)
+    store(rows, down + PUY, fma(rate, uy, load(rows, down + PUY)) * shrink_u)
+    store(rows, down + PVY, fma(rate, vy, load(rows, down + PVY)) * shrink_v)
 
 
 @inner_kernel
@@ -218,14 +228,14 @@ def _iterate_row(
     lower, upper, rate = splat(-bound), splat(bound), splat(step)
     change = load(changes, at)
     above, padded = row - PLANES * stride, stride - WIDE
-    u, v, change = _primal_step(rows, row, stride, load(theta, 0), lower, upper, change)
+    u, v, change = _primal_step(rows, row, 0, stride, load(theta, 0), lower, upper, change)
     for x in range(WIDE, padded, WIDE):
         new_u, new_v, change = _primal_step(
-            rows, row + x, stride, load(theta, x), lower, upper, change
+            rows, row, x, stride, load(theta, x), lower, upper, change
         )
-        _dual_step(rows, above + x - WIDE, stride, u, v, rate)
+        _dual_step(rows, above, x - WIDE, stride, u, v, rate)
         u, v = new_u, new_v
-    _dual_step(rows, above + padded - WIDE, stride, u, v, rate)
+    _dual_step(rows, above, padded - WIDE, stride, u, v, rate)
     store(changes, at, change)
 
 
@@ -274,18 +284,19 @@ def _linearise(work: Workspace, grey: np.ndarray, taps: np.ndarray) -> None:
     for y in range(work.height):
         row = (y + 1) * PLANES * stride + WIDE
         warp_row(
-            taps, rows, row, row + V * stride, y, work.height, work.width, work.weights, samples
-        )
+            taps, rows, row, row + V * stride, y, work.height, work.width,
+            work.places, work.weights, samples,
+        )  # fmt: skip
         for x in range(0, work.width, WIDE):
-            at = row + x
+            at, data = row + x, row + DATA * stride + 4 * x
             ix, iy = load_every4(samples, 4 * x + 1), load_every4(samples, 4 * x + 2)
             known = fma(ix, load(rows, at + U * stride), iy * load(rows, at + V * stride))
             known = known + load(grey, y * (stride - WIDE) + x)
             norm = maximum(fma(ix, ix, iy * iy), splat(FLAT))
-            store(rows, at + IX * stride, ix)
-            store(rows, at + IY * stride, iy)
-            store(rows, at + RHO * stride, load_every4(samples, 4 * x) - known)
-            store(rows, at + INVERSE * stride, splat(np.float32(-1)) / norm)
+            store(rows, data + IX, ix)
+            store(rows, data + IY, iy)
+            store(rows, data + RHO, load_every4(samples, 4 * x) - known)
+            store(rows, data + INVERSE, splat(np.float32(-1)) / norm)
 
 
 @inner_kernel
@@ -382,15 +393,17 @@ def tvl1_flow(grey: np.ndarray, settings: Tvl1Settings = Tvl1Settings()) -> np.n
 def _make_workspace(height: int, width: int, theta: float) -> Workspace:
     padded = round_up(width + 1)
     stride = WIDE + padded
-    weight = aligned_zeros(padded)
-    weight[:width] = theta
+    inside = aligned_zeros(padded)
+    inside[:width] = theta
+    places, weights = warp_scratch(width)
     return Workspace(
         height,
         width,
         stride,
         rows=aligned_zeros((height + 2) * PLANES * stride + WIDE),
-        theta=weight,
-        weights=np.zeros((10, padded), np.float32),
+        theta=inside,
+        places=places,
+        weights=weights,
         samples=aligned_zeros(4 * padded + WIDE),
         scratch=median_scratch(height, width),
         changes=aligned_zeros(LONGEST_WAVE * WIDE),
@@ -416,7 +429,7 @@ def _pair_flow(
     flow = np.zeros((2, works[-1].height, works[-1].width), np.float32)
     for level, after, work in reversed(list(zip(levels, following, works, strict=True))):
         planes = work.rows[:-WIDE].reshape(work.height + 2, PLANES, work.stride)
-        planes[:, PUX:] = 0
+        planes[:, PUX:DATA] = planes[:, DOWN:] = 0
         inside = planes[1:-1, : V + 1, WIDE : WIDE + work.width].transpose(1, 0, 2)
         inside[:] = enlarge(flow, work.height, work.width, settings.scale_step)
         _solve_level(

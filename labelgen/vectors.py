@@ -81,6 +81,11 @@ def store_every2(array: np.ndarray, index: int, even: np.ndarray, odd: np.ndarra
     array[index + 1 : index + 1 + 2 * WIDE : 2] = odd
 
 
+def store_whole(array: np.ndarray, index: int, vector: np.ndarray) -> None:
+    """Write lanes that hold whole numbers to a flat int32 array."""
+    array[index : index + len(vector)] = vector
+
+
 def splat(value: Scalar) -> np.ndarray:
     """Fill eight lanes with one value."""
     return np.full(WIDE, value, np.float32)
@@ -167,12 +172,12 @@ def _pointer(
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-def _is_flat(array: Any) -> bool:
+def _is_flat(array: Any, dtype: Any = types.float32) -> bool:
     return (
         isinstance(array, types.Array)
         and array.ndim == 1
         and array.layout == "C"
-        and array.dtype == types.float32
+        and array.dtype == dtype
     )
 
 
@@ -217,6 +222,26 @@ def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     array, index, vector = args
     pointer = _pointer(context, builder, sig.args[0], array, index, sig.args[2].count)
     builder.store(vector, pointer, align=4)
+    return context.get_dummy_value()
+
+
+@type_callable(store_whole)
+def _type_store_whole(context: Any) -> Any:
+    def typer(array: Any, index: Any, vector: Any) -> Any:
+        if _is_flat(array, types.int32) and isinstance(index, types.Integer) and vector == LANES8:
+            return signature(types.none, array, types.intp, LANES8)
+        return None
+
+    return typer
+
+
+@lower_builtin(store_whole, types.Array, types.intp, Lanes)
+def _lower_store_whole(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    array, index, vector = args
+    whole = builder.fptosi(vector, ir.VectorType(ir.IntType(32), WIDE))
+    data = context.make_array(sig.args[0])(context, builder, array).data
+    pointer = builder.bitcast(builder.gep(data, [index]), whole.type.as_pointer())
+    builder.store(whole, pointer, align=4)
     return context.get_dummy_value()
 
 

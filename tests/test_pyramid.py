@@ -14,6 +14,7 @@ from labelgen.pyramid import (
     median_scratch,
     resize,
     warp_row,
+    warp_scratch,
 )
 from labelgen.vectors import aligned_zeros, round_up
 
@@ -79,14 +80,14 @@ def warp(taps, u, v):
     height, width = u.shape
     padded = round_up(width)
     samples = aligned_zeros(4 * padded + 8)
-    weights = np.zeros((10, padded), np.float32)
+    scratch = warp_scratch(width)
     flow = np.zeros((2, height, padded + 8), np.float32)
     flow[0, :, :width], flow[1, :, :width] = u, v
     rows = []
     for y in range(height):
         start = y * (padded + 8)
         WARP_ROW(
-            taps, flow.reshape(-1), start, start + flow[0].size, y, height, width, weights, samples
+            taps, flow.reshape(-1), start, start + flow[0].size, y, height, width, *scratch, samples
         )
         rows.append(samples[: 4 * width].reshape(width, 4).copy())
     return np.stack(rows).transpose(2, 0, 1)

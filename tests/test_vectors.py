@@ -24,6 +24,7 @@ from labelgen.vectors import (
     sqrt,
     store,
     store_every2,
+    store_whole,
     upper,
 )
 
@@ -90,13 +91,17 @@ def apart(source, target):
     store(target, 8, load_every4(source, 3))
 
 
+def whole(source, target):
+    store_whole(target.view(np.int32), 8, floor(load(source, 0)))
+
+
 def woven(source, target):
     store_every2(target, 2, load(source, 0), load(source, 8))
 
 
 PROGRAMS = (
     add, subtract, multiply, divide, smaller, larger, root, down, multiply_add,
-    unaligned, four, low, high, constant, apart, woven,
+    unaligned, four, low, high, constant, apart, whole, woven,
 )  # fmt: skip
 
 
