@@ -132,7 +132,7 @@ class Workspace(NamedTuple):
     theta : one row of theta, zero beyond the frame, where the flow therefore stands still
     places, weights, samples : scratch of `warp_row`
     scratch : scratch of `median_filter`
-    changes : (LONGEST_WAVE * 8) the squared change of the flow, of each iteration in flight
+    moved : (8) the squared change of the flow in the last iteration, lane by lane
     """
 
     height: int
@@ -144,7 +144,7 @@ class Workspace(NamedTuple):
     weights: np.ndarray
     samples: np.ndarray
     scratch: np.ndarray
-    changes: np.ndarray
+    moved: np.ndarray
 
 
 class Level(NamedTuple):
@@ -164,6 +164,7 @@ def _primal_step(
     lower: np.ndarray,
     upper: np.ndarray,
     change: np.ndarray,
+    last: bool,
 ) -> Vectors:
     """``u = v + theta div p`` for eight pixels, v being the thresholding step from the old u."""
     at, data, down = row + x, row + DATA * stride + 4 * x, row + DOWN * stride + 2 * x
@@ -180,8 +181,10 @@ def _primal_step(
     new_v = fma(theta, along_v + down_v, fma(shift, iy, v))
     store(rows, at + U * stride, new_u)
     store(rows, at + V * stride, new_v)
-    moved_u, moved_v = new_u - u, new_v - v
-    return new_u, new_v, fma(moved_u, moved_u, fma(moved_v, moved_v, change))
+    if last:
+        moved_u, moved_v = new_u - u, new_v - v
+        change = fma(moved_u, moved_u, fma(moved_v, moved_v, change))
+    return new_u, new_v, change
 
 
 @inner_kernel
@@ -216,27 +219,30 @@ def _iterate_row(
     stride: int,
     bound: Scalar,
     step: Scalar,
-    changes: np.ndarray,
-    at: int,
+    moved: np.ndarray,
+    last: bool,
 ) -> None:
     """One primal step of a row and, with it, the dual step of the row above.
+
+    What the flow has moved is added to `moved` in the last iteration of a wave only: nobody asks
+    before.
 
     The dual step needs the flow of its own row and of the one below, and so can run one row behind
     the primal step, and eight pixels behind it, while the values below are still in registers. In
     lockstep it would wait for the primal step of the same eight pixels.
     """
     lower, upper, rate = splat(-bound), splat(bound), splat(step)
-    change = load(changes, at)
+    change = load(moved, 0)
     above, padded = row - PLANES * stride, stride - WIDE
-    u, v, change = _primal_step(rows, row, 0, stride, load(theta, 0), lower, upper, change)
+    u, v, change = _primal_step(rows, row, 0, stride, load(theta, 0), lower, upper, change, last)
     for x in range(WIDE, padded, WIDE):
         new_u, new_v, change = _primal_step(
-            rows, row, x, stride, load(theta, x), lower, upper, change
+            rows, row, x, stride, load(theta, x), lower, upper, change, last
         )
         _dual_step(rows, above, x - WIDE, stride, u, v, rate)
         u, v = new_u, new_v
     _dual_step(rows, above, padded - WIDE, stride, u, v, rate)
-    store(changes, at, change)
+    store(moved, 0, change)
 
 
 @inner_kernel
@@ -251,9 +257,9 @@ def _iterate(work: Workspace, bound: Scalar, rate: Scalar, count: int) -> float:
 
     Returns the squared change of the flow in the last of the iterations, summed over the frame.
     """
-    rows, changes, stride, height = work.rows, work.changes, work.stride, work.height
+    rows, stride, height = work.rows, work.stride, work.height
     pitch = PLANES * stride
-    changes[:] = np.float32(0)
+    work.moved[:] = np.float32(0)
     for front in range(height + count):
         for k in range(max(0, front - height), min(count, front + 1)):
             row = (front - k + 1) * pitch + WIDE
@@ -261,13 +267,14 @@ def _iterate(work: Workspace, bound: Scalar, rate: Scalar, count: int) -> float:
                 _copy_above(rows, row, pitch, work.width)
                 _copy_above(rows, row + V * stride, pitch, work.width)
             step = rate if front > k else np.float32(0)
-            _iterate_row(rows, work.theta, row, stride, bound, step, changes, k * WIDE)
+            last = k == count - 1
+            _iterate_row(rows, work.theta, row, stride, bound, step, work.moved, last)
             rows[row + work.width] = rows[row + work.width - 1]
             end = row + V * stride + work.width
             rows[end] = rows[end - 1]
     change = 0.0
-    for lane in range((count - 1) * WIDE, count * WIDE):
-        change += changes[lane]
+    for lane in range(WIDE):
+        change += work.moved[lane]
     return change
 
 
@@ -406,7 +413,7 @@ def _make_workspace(height: int, width: int, theta: float) -> Workspace:
         weights=weights,
         samples=aligned_zeros(4 * padded + WIDE),
         scratch=median_scratch(height, width),
-        changes=aligned_zeros(LONGEST_WAVE * WIDE),
+        moved=aligned_zeros(WIDE),
     )
 
 
