@@ -21,6 +21,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from labelgen.pyramid import (
     check_grey,
     check_positive,
     check_scale_step,
+    consecutive_flow,
     enlarge,
     gradient,
     interleave,
@@ -384,13 +386,11 @@ def brox_flow(grey: np.ndarray, settings: BroxSettings = BroxSettings()) -> np.n
     check_grey(grey)
     sizes = level_sizes(*grey.shape[1:], scales=settings.scales, step=settings.scale_step)
     works = [_make_workspace(height, width) for height, width in sizes]
-    flow = np.empty((len(grey) - 1, 2, *grey.shape[1:]), np.float32)
-    levels = _make_levels(grey[0], sizes, settings)
-    for index in range(len(grey) - 1):
-        following = _make_levels(grey[index + 1], sizes, settings)
-        flow[index] = _pair_flow(levels, following, works, settings)
-        levels = following
-    return flow
+    return consecutive_flow(
+        grey,
+        partial(_make_levels, sizes=sizes, settings=settings),
+        partial(_pair_flow, works=works, settings=settings),
+    )
 
 
 def _make_workspace(height: int, width: int) -> Workspace:

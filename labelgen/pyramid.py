@@ -13,7 +13,9 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -40,6 +42,7 @@ from labelgen.vectors import (
 )
 
 Vectors = tuple[np.ndarray, ...]
+Levels = TypeVar("Levels")
 
 MARGIN = 4  # zero pixels around an image, so that a 4x4 gather at the border needs no test
 SMALLEST = 16  # a level is not made if a side would be shorter; OpenCV's rule
@@ -75,6 +78,21 @@ def check_grey(grey: np.ndarray) -> None:
         raise ValueError(f"Grey frames must be a uint8 array of shape (T, H, W), not {found}.")
     if grey.shape[0] < 2 or 0 in grey.shape:
         raise ValueError(f"Optical flow needs at least 2 frames of at least 1 pixel, not {found}.")
+
+
+def consecutive_flow(
+    grey: np.ndarray,
+    make_levels: Callable[[np.ndarray], Levels],
+    pair_flow: Callable[[Levels, Levels], np.ndarray],
+) -> np.ndarray:
+    """Flow (T - 1, 2, H, W) between consecutive frames (T, H, W); each pyramid serves two pairs."""
+    flow = np.empty((len(grey) - 1, 2, *grey.shape[1:]), np.float32)
+    levels = make_levels(grey[0])
+    for index, frame in enumerate(grey[1:]):
+        following = make_levels(frame)
+        flow[index] = pair_flow(levels, following)
+        levels = following
+    return flow
 
 
 def level_sizes(height: int, width: int, *, scales: int, step: float) -> list[tuple[int, int]]:
