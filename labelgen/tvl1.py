@@ -116,7 +116,7 @@ class Tvl1Settings:
 
 
 TVL1_PRESETS = {
-    "fast": Tvl1Settings(warps=3, outer_iterations=2),
+    "fast": Tvl1Settings(epsilon=0.0112, warps=3, outer_iterations=2),
     "accurate": Tvl1Settings(epsilon=0.002, warps=10),
 }
 
