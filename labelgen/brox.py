@@ -459,7 +459,7 @@ def _pair_flow(
     for level, after, work in reversed(list(zip(levels, following, works, strict=True))):
         planes = work.planes[:-WIDE].reshape(work.height + 2, PLANES, work.stride)
         inside = planes[1:-1, : V + 1, WIDE : WIDE + work.width].transpose(1, 0, 2)
-        inside[:] = enlarge(flow, work.height, work.width, settings.scale_step)
+        enlarge(flow, inside, settings.scale_step)
         _solve_level(
             work,
             level,

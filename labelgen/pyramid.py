@@ -120,7 +120,7 @@ def resize(image: np.ndarray, size: tuple[int, int], scales: tuple[float, float]
     """
     target = np.empty(size, np.float32)
     rows, columns = map(_places, size, scales, image.shape)
-    _blend(image, target, *rows, *columns)
+    _blend(image, np.empty((len(image), size[1]), np.float32), target, *rows, *columns)
     return target
 
 
@@ -137,6 +137,7 @@ def _places(count: int, scale: float, length: int) -> tuple[np.ndarray, np.ndarr
 @entry_kernel
 def _blend(
     image: np.ndarray,
+    wide: np.ndarray,
     target: np.ndarray,
     above: np.ndarray,
     below: np.ndarray,
@@ -145,44 +146,46 @@ def _blend(
     right: np.ndarray,
     along: np.ndarray,
 ) -> None:
+    """Blend along x into `wide` (H, w), of which the target reads most rows twice, then along y."""
     one = np.float32(1)
+    for y in range(wide.shape[0]):
+        for x in range(wide.shape[1]):
+            w = along[x]
+            wide[y, x] = image[y, left[x]] * (one - w) + image[y, right[x]] * w
     for y in range(target.shape[0]):
-        i, j, q = above[y], below[y], down[y]
+        i, j, w = above[y], below[y], down[y]
         for x in range(target.shape[1]):
-            k, m, w = left[x], right[x], along[x]
-            upper = image[i, k] * (one - w) + image[i, m] * w
-            lower = image[j, k] * (one - w) + image[j, m] * w
-            target[y, x] = upper * (one - q) + lower * q
+            target[y, x] = wide[i, x] * (one - w) + wide[j, x] * w
 
 
-def enlarge(flow: np.ndarray, height: int, width: int, step: float) -> np.ndarray:
-    """Flow (2, h, w) of one level as a start for the next finer one, in its pixels."""
-    _, rows, columns = flow.shape
-    if (rows, columns) == (height, width):
-        return flow
-    ratios = rows / height, columns / width
-    finer = np.stack([resize(plane, (height, width), ratios) for plane in flow])
-    return finer * np.float32(1 / step)
+def enlarge(flow: np.ndarray, finer: np.ndarray, step: float) -> None:
+    """Set flow (2, H, W) of a level from that of the next coarser one (2, h, w), in its pixels."""
+    if flow.shape == finer.shape:
+        finer[:] = flow
+        return
+    size = finer.shape[1:]
+    ratios = flow.shape[1] / size[0], flow.shape[2] / size[1]
+    for coarse, fine in zip(flow, finer, strict=True):
+        np.multiply(resize(coarse, size, ratios), np.float32(1 / step), out=fine)
 
 
+@entry_kernel
 def gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Central differences along x and along y of an (H, W) image.
 
     Outside the image the border pixel repeats, which halves the difference there, as in OpenCV.
     """
-    along_y = np.empty_like(image)
-    next_row = min(1, len(image) - 1)
-    along_y[1:-1] = image[2:] - image[:-2]
-    along_y[0] = image[next_row] - image[0]
-    along_y[-1] = image[-1] - image[-1 - next_row]
-    along_y *= np.float32(0.5)
-    if image.shape[1] == 1:
-        return np.zeros_like(image), along_y
-    along_x = np.empty_like(image)
-    along_x[:, 1:-1] = image[:, 2:] - image[:, :-2]
-    along_x[:, 0] = image[:, 1] - image[:, 0]
-    along_x[:, -1] = image[:, -1] - image[:, -2]
-    along_x *= np.float32(0.5)
+    height, width = image.shape
+    half = np.float32(0.5)
+    along_x, along_y = np.empty_like(image), np.empty_like(image)
+    for y in range(height):
+        above, below = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            along_y[y, x] = (image[below, x] - image[above, x]) * half
+        for x in range(1, width - 1):
+            along_x[y, x] = (image[y, x + 1] - image[y, x - 1]) * half
+        along_x[y, 0] = (image[y, min(1, width - 1)] - image[y, 0]) * half
+        along_x[y, width - 1] = (image[y, width - 1] - image[y, max(width - 2, 0)]) * half
     return along_x, along_y
 
 

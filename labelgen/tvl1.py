@@ -438,7 +438,7 @@ def _pair_flow(
         planes = work.rows[:-WIDE].reshape(work.height + 2, PLANES, work.stride)
         planes[:, PUX:DATA] = planes[:, DOWN:] = 0
         inside = planes[1:-1, : V + 1, WIDE : WIDE + work.width].transpose(1, 0, 2)
-        inside[:] = enlarge(flow, work.height, work.width, settings.scale_step)
+        enlarge(flow, inside, settings.scale_step)
         _solve_level(
             work,
             level.grey,
