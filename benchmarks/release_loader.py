@@ -5,8 +5,7 @@
 The release keeps one JPEG per frame and one per flow component. For every sample of every epoch
 it reads and resizes 16 frames, reads and resizes 30 flow images, and computes the labels again.
 This does the same with the same frames, and computes the motion labels with vectorised NumPy and
-the colour scores with OpenCV histograms; the released Python is several times slower than that, so
-the ratio flatters the baseline.
+the colour scores with OpenCV histograms, not with loops in Python as the release does.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from labelgen.partitions import PARTITIONS
 from train.dataset import CROP, ClipDataset, view_of
 from train.shards import open_shards
 
@@ -68,22 +68,6 @@ def loose_sample(home: Path, view: tuple[int, bool]) -> tuple[np.ndarray, np.nda
     return clip_frames, np.array(values, np.uint8)
 
 
-def partitions() -> list[list[np.ndarray]]:
-    """Index masks of the blocks of the grid, the rings and the triangles."""
-    r, c = np.mgrid[:CROP, :CROP]
-    ring = np.maximum(np.abs(r - 55.5), np.abs(c - 55.5)) // 14
-    up, left = r < 56, c < 56
-    main, anti = r - c, r + c - 111
-    triangles = [
-        up & left & (main >= 0), up & left & (main <= 0), up & ~left & (anti <= 0),
-        up & ~left & (anti >= 0), ~up & left & (anti <= 0), ~up & left & (anti >= 0),
-        ~up & ~left & (main >= 0), ~up & ~left & (main <= 0),
-    ]  # fmt: skip
-    grid = [(r // 28 == i) & (c // 28 == j) for i in range(4) for j in range(4)]
-    return [grid, [ring == i for i in range(4)], triangles]
-
-
-PARTITIONS = partitions()
 PREWITT = np.array([[-1, 0, 1]] * 3, np.float32)
 
 
@@ -92,7 +76,7 @@ def motion_values(flow: np.ndarray) -> list[int]:
     dx = [[cv2.filter2D(f, -1, PREWITT, borderType=cv2.BORDER_REFLECT) for f in p] for p in flow]
     dy = [[cv2.filter2D(f, -1, PREWITT.T, borderType=cv2.BORDER_REFLECT) for f in p] for p in flow]
     values = []
-    for blocks in PARTITIONS:
+    for blocks in (partition.masks for partition in PARTITIONS):
         for k in range(2):
             a, b = np.sum([d[k] for d in dx], 0), np.sum([d[k] for d in dy], 0)
             magnitude, angle = cv2.cartToPolar(a, b, angleInDegrees=True)
@@ -111,7 +95,7 @@ def appearance_values(frames: np.ndarray) -> list[int]:
     b, g, r = np.moveaxis(frames, -1, 0)
     octants = 4 * (b < 128) + 2 * (r >= 128) + (g >= 128)
     values = []
-    for blocks in PARTITIONS:
+    for blocks in (partition.masks for partition in PARTITIONS):
         scores = []
         for block in blocks:
             mask = block.astype(np.uint8)

@@ -21,6 +21,7 @@ from labelgen.shard import (
     Failure,
     read_seal,
     set_of,
+    shard_name,
     software_versions,
     write_json,
 )
@@ -169,6 +170,14 @@ def _listed(paths: Sequence[Path]) -> str:
 def shard_files(folder: Path) -> list[Path]:
     """Return the shards of a folder, sealed or not, in order."""
     return sorted(folder.glob("*-of-*.h5"))
+
+
+def planned_files(folder: Path, run: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the shards that a run record plans, in order, by the name of their set."""
+    return {
+        name: [folder / shard_name(name, number, total) for number in range(total)]
+        for name, total in sorted(run["plan"].items())
+    }
 
 
 def is_done(folder: Path, plan: ShardPlan, settings: ExtractSettings) -> bool:

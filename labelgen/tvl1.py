@@ -127,10 +127,10 @@ class Workspace(NamedTuple):
     Attributes
     ----------
     height, width : of the level, in pixels
-    stride : float32 elements of a plane's row: eight zeros on the left, the pixels, one column more
-        and zeros up to whole vectors
-    rows : flat; (height + 2, PLANES, stride), a row above the frame and one below it. The planes of
-        a row lie together, since each iteration reads them all.
+    stride : float32 elements of one row of a plane: eight zeros on the left, the pixels, one column
+        more and zeros up to whole vectors
+    rows : flat; (height + 2, PLANES * stride), a row above the frame and one below it, each with
+        all of its fields, in the order said above, since each iteration reads them all
     theta : one row of theta, zero beyond the frame, where the flow therefore stands still
     places, weights, samples : scratch of `warp_row`
     scratch : scratch of `median_filter`

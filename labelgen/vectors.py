@@ -165,10 +165,9 @@ class LanesModel(models.PrimitiveModel):
 
 
 def _pointer(
-    context: Any, builder: Any, array_type: Any, array: Any, index: Any, count: int
+    context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Any
 ) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
-    vector = ir.VectorType(ir.FloatType(), count)
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
@@ -194,7 +193,8 @@ def _register_load(function: Callable[..., Any], lanes: Lanes, apart: int = 1) -
     @lower_builtin(function, types.Array, types.intp)
     def lower_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, index = args
-        pointer = _pointer(context, builder, sig.args[0], array, index, lanes.count * apart)
+        whole = ir.VectorType(ir.FloatType(), lanes.count * apart)
+        pointer = _pointer(context, builder, sig.args[0], array, index, whole)
         block = builder.load(pointer, align=4)
         if apart == 1:
             return block
@@ -220,7 +220,7 @@ def _type_store(context: Any) -> Any:
 @lower_builtin(store, types.Array, types.intp, Lanes)
 def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     array, index, vector = args
-    pointer = _pointer(context, builder, sig.args[0], array, index, sig.args[2].count)
+    pointer = _pointer(context, builder, sig.args[0], array, index, vector.type)
     builder.store(vector, pointer, align=4)
     return context.get_dummy_value()
 
@@ -239,8 +239,7 @@ def _type_store_whole(context: Any) -> Any:
 def _lower_store_whole(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     array, index, vector = args
     whole = builder.fptosi(vector, ir.VectorType(ir.IntType(32), WIDE))
-    data = context.make_array(sig.args[0])(context, builder, array).data
-    pointer = builder.bitcast(builder.gep(data, [index]), whole.type.as_pointer())
+    pointer = _pointer(context, builder, sig.args[0], array, index, whole.type)
     builder.store(whole, pointer, align=4)
     return context.get_dummy_value()
 
@@ -258,9 +257,10 @@ def _type_store_every2(context: Any) -> Any:
 @lower_builtin(store_every2, types.Array, types.intp, Lanes, Lanes)
 def _lower_store_every2(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     array, index, even, odd = args
-    pointer = _pointer(context, builder, sig.args[0], array, index, 2 * WIDE)
     order = _lanes(*(lane // 2 + WIDE * (lane % 2) for lane in range(2 * WIDE)))
-    builder.store(builder.shuffle_vector(even, odd, order), pointer, align=4)
+    woven = builder.shuffle_vector(even, odd, order)
+    pointer = _pointer(context, builder, sig.args[0], array, index, woven.type)
+    builder.store(woven, pointer, align=4)
     return context.get_dummy_value()
 
 
@@ -291,22 +291,22 @@ def _lanes(*numbers: int) -> Any:
 def _call_llvm(name: str) -> Any:
     """Lowering to an LLVM intrinsic that takes and returns vectors of one type."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = args[0].type
         kind = ir.FunctionType(vector, [vector] * len(args))
         full_name = f"llvm.{name}.v{vector.count}f32"
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, full_name), args)
 
-    return lower
+    return lowering
 
 
 def _choose(comparison: str) -> Any:
     """Lowering to a compare and a select, which x86 and arm64 do in one instruction."""
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.select(builder.fcmp_ordered(comparison, *args), *args)
 
-    return lower
+    return lowering
 
 
 def _as_integers(builder: Any, vector: Any) -> Any:
@@ -321,19 +321,19 @@ def _lower_sortable(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 def _choose_integer(comparison: str) -> Any:
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         whole = [_as_integers(builder, arg) for arg in args]
         chosen = builder.select(builder.icmp_signed(comparison, *whole), *whole)
         return builder.bitcast(chosen, args[0].type)
 
-    return lower
+    return lowering
 
 
 def _arithmetic(name: str) -> Any:
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, name)(*args)
 
-    return lower
+    return lowering
 
 
 class _SameLanes(AbstractTemplate):

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from labelgen.crops import MAX_LEFT, MAX_TOP
-from labelgen.folder import find_shard_folder, read_run, shard_files
+from labelgen.folder import find_shard_folder, planned_files, read_run, shard_files
 from labelgen.labels import LABELS
 from labelgen.shard import (
     FORMAT,
@@ -21,7 +21,6 @@ from labelgen.shard import (
     file_digest,
     seal_of,
     set_of,
-    shard_name,
 )
 
 _BLOCK = 256
@@ -60,12 +59,12 @@ def _folder_problems(folder: Path, run: dict[str, Any], files: list[Path]) -> It
     present: defaultdict[str, set[str]] = defaultdict(set)
     for file in files:
         present[set_of(file)[0]].add(file.name)
-    for name, total in run["plan"].items():
-        planned = {shard_name(name, number, total) for number in range(total)}
+    for name, files_of_set in planned_files(folder, run).items():
+        planned = {file.name for file in files_of_set}
         for missing in sorted(planned - present[name]):
             yield f"{missing}: is planned but absent; run the same extract command again"
         for stray in sorted(present[name] - planned):
-            yield f"{stray}: is not in the plan of {total} shards"
+            yield f"{stray}: is not in the plan of {len(planned)} shards"
     for name in sorted(set(present) - set(run["plan"])):
         yield f"{min(present[name])}: the set {name} is not in the plan"
     for file in sorted(folder.glob(f"*.h5{PARTIAL_SUFFIX}")):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from labelgen.errors import LabelgenError
 from train.recipe import BRANCHES, INITS, PIXELS, RECIPES, STILL, TARGETS, Recipe
+
+if TYPE_CHECKING:
+    from train.device import Machine
 
 EXIT_MISTAKE, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
 """Exit codes beside 0 (done). 75 is EX_TEMPFAIL: run the same command again."""
@@ -141,12 +144,8 @@ def pretrain(
     """Train C3D on label shards, or go on with it."""
     from train import loop
 
-    machine = loop.Machine(
-        device=device,
-        precision=precision,
-        accumulate=accumulate,
-        compiled=compiled,
-        workers=loop.default_workers(device) if workers is None else workers,
+    machine = _machine(
+        device, workers, precision=precision, accumulate=accumulate, compiled=compiled
     )
     recipe = _recipe(recipe_name, overrides)
     try:
@@ -163,6 +162,14 @@ def pretrain(
         _leave(str(error), EXIT_NON_FINITE)
     except loop.StoppedError as error:
         _leave(f"{error} Run the same command again to go on.", EXIT_STOPPED)
+
+
+def _machine(device: str, workers: int | None, **settings: Any) -> Machine:
+    """Fill in the number of workers that suits the device where none was given."""
+    from train import loop
+
+    workers = loop.default_workers(device) if workers is None else workers
+    return loop.Machine(device=device, workers=workers, **settings)
 
 
 def _recipe(name: str, overrides: dict[str, Any]) -> Recipe:
@@ -227,19 +234,13 @@ def bench(
     compiled: bool,
 ) -> None:
     """Measure the loader alone, the step alone and both, and say which one limits."""
-    from train import bench, loop
+    from train import bench
 
-    machine = loop.Machine(
-        device=device,
-        precision=precision,
-        compiled=compiled,
-        workers=loop.default_workers(device) if workers is None else workers,
-    )
     print(
         bench.run(
             labels,
             recipe=Recipe(batch=batch, batch_norm=batch_norm, width=width or 1.0),
-            machine=machine,
+            machine=_machine(device, workers, precision=precision, compiled=compiled),
             seconds=seconds,
             baseline=baseline,
         )

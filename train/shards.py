@@ -16,8 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from labelgen.folder import RUN_FILE, find_shard_folder, read_run, shard_files
-from labelgen.shard import read_seal, shard_name
+from labelgen.folder import RUN_FILE, find_shard_folder, planned_files, read_run, shard_files
+from labelgen.shard import read_seal
 from train import TrainError
 
 REMEDY = "delete it and run the same `labelgen extract` again"
@@ -116,7 +116,7 @@ def open_shards(location: str | Path) -> ShardSet:
     """
     folder, name = _find(Path(location))
     run = read_run(folder)
-    files = _planned_files(folder, run["plan"], name)
+    files = _files_of(folder, run, name)
     shards, first = [], 0
     for file, clips in zip(files, _sealed_clips(files, run["config_hash"]), strict=True):
         if clips:
@@ -134,13 +134,10 @@ def _find(location: Path) -> tuple[Path, str | None]:
     return find_shard_folder(location), None
 
 
-def _planned_files(folder: Path, plan: dict[str, int], split: str | None) -> list[Path]:
-    if split is not None and split not in plan:
-        raise TrainError(f"No split {split!r} in {folder}; it holds {', '.join(sorted(plan))}.")
-    planned = {
-        name: [folder / shard_name(name, number, total) for number in range(total)]
-        for name, total in sorted(plan.items())
-    }
+def _files_of(folder: Path, run: dict[str, Any], split: str | None) -> list[Path]:
+    planned = planned_files(folder, run)
+    if split is not None and split not in planned:
+        raise TrainError(f"No split {split!r} in {folder}; it holds {', '.join(planned)}.")
     strays = set(shard_files(folder)).difference(*planned.values())
     if strays:
         raise TrainError(
