@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from labelgen import LABELS, clip_labels
-from labelgen.brox import brox_flow
-from labelgen.tvl1 import TVL1_PRESETS, tvl1_flow
+from labelgen.flow.brox import brox_flow
+from labelgen.flow.tvl1 import TVL1_PRESETS, tvl1_flow
 
 VIDEOS = (
     "ucf101/**/*.avi",

@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from labelgen.partitions import PARTITIONS
-from train.dataset import CROP, ClipDataset, view_of
-from train.shards import open_shards
+from labelgen.labels.partitions import PARTITIONS
+from train.data.dataset import CROP, ClipDataset, view_of
+from train.data.shards import open_shards
 
 SOURCE_SIZE = (341, 256)  # width, height: the release's frames have a short side of 256
 BOUND = 20.0  # the release stores flow in [-20, 20] as 8 bits

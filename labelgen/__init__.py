@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labelgen.boundaries import motion_boundaries
-    from labelgen.clips import read_clips
-    from labelgen.flow import optical_flow
-    from labelgen.labels import LABELS, clip_labels, flip_labels
+    from labelgen.flow.methods import optical_flow
+    from labelgen.labels.boundaries import motion_boundaries
+    from labelgen.labels.compute import LABELS, clip_labels, flip_labels
+    from labelgen.video.clips import read_clips
 
 __all__ = [
     "LABELS",
@@ -28,12 +28,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "LABELS": "labelgen.labels",
-    "clip_labels": "labelgen.labels",
-    "flip_labels": "labelgen.labels",
-    "motion_boundaries": "labelgen.boundaries",
-    "optical_flow": "labelgen.flow",
-    "read_clips": "labelgen.clips",
+    "LABELS": "labelgen.labels.compute",
+    "clip_labels": "labelgen.labels.compute",
+    "flip_labels": "labelgen.labels.compute",
+    "motion_boundaries": "labelgen.labels.boundaries",
+    "optical_flow": "labelgen.flow.methods",
+    "read_clips": "labelgen.video.clips",
 }
 
 

@@ -78,7 +78,7 @@ def manifest(
     DATASET is a name in data_manifest.csv (demo, ucf101, hmdb51, kinetics400), or "folder" for any
     folder of videos, in which a video's class is its parent folder. Prints expected against found.
     """
-    from labelgen.datasets import write_dataset_manifest
+    from labelgen.video.datasets import write_dataset_manifest
 
     for line in write_dataset_manifest(dataset, output, root=root, lists=lists, splits=splits):
         click.echo(line, err=True)
@@ -190,9 +190,9 @@ def extract(
     no clip are listed in failures.csv. Exit codes: 0 done, 1 not one clip, 2 a mistake, 130
     interrupted.
     """
-    from labelgen.flow import parse_flow
-    from labelgen.pipeline import run
-    from labelgen.settings import ExtractSettings, default_crops
+    from labelgen.flow.methods import parse_flow
+    from labelgen.run.pipeline import run
+    from labelgen.shards.settings import ExtractSettings, default_crops
 
     summary = run(
         manifest_file,
@@ -220,7 +220,7 @@ def extract(
 @shards_argument
 def inspect(shards: Path) -> None:
     """Print what SHARDS holds: sizes, settings, and how often each label takes each value."""
-    from labelgen.summary import summary_lines
+    from labelgen.shards.summary import summary_lines
 
     for line in summary_lines(shards):
         click.echo(line)
@@ -230,7 +230,7 @@ def inspect(shards: Path) -> None:
 @shards_argument
 def verify(shards: Path) -> None:
     """Check that SHARDS is complete and undamaged; exit with 1 and name what is wrong if not."""
-    from labelgen.verify import find_problems
+    from labelgen.shards.verify import find_problems
 
     checked, problems = find_problems(shards)
     for problem in problems:
@@ -248,7 +248,7 @@ def index(shards: Path, output: Path) -> None:
 
     The file holds no clip itself: it refers to the shards, so keep it beside them.
     """
-    from labelgen.index import write_index
+    from labelgen.shards.index import write_index
 
     clips = write_index(shards, output)
     click.echo(f"{output}: {clips} clips", err=True)

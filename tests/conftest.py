@@ -65,6 +65,13 @@ def write_video(path, frames, fps=25):
     return path
 
 
+def truncate(path, share):
+    """Cut the end off an AVI file, whose header stands at its beginning."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
 def moving_square(count, *, size=(120, 160), step=2, seed=0):
     """Frames of a textured square that moves to the right over a textured background."""
     rng = np.random.default_rng(seed)

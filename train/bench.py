@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from train import TrainError
-from train.dataset import CROP, ClipDataset, ClipSampler, make_loader
+from train.data.dataset import CROP, ClipDataset, ClipSampler, make_loader
+from train.data.shards import ShardSet, open_shards
 from train.device import Machine, choose_device, use_bf16
-from train.model import C3D, StatisticsNet, make_optimizer
+from train.models.c3d import C3D, StatisticsNet, make_optimizer
 from train.recipe import BRANCHES, Recipe, task_columns
-from train.shards import ShardSet, open_shards
 
 ROUNDS = 5  # of turns between the loader and a baseline; the medians count
 

@@ -197,7 +197,7 @@ def export(run: Path, output: Path) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A .png file.")
 def curve(run: Path, output: Path) -> None:
     """Draw a run's explained variance over its epochs."""
-    from train.report import draw_curve
+    from train.log import draw_curve
 
     draw_curve(run, output)
 

@@ -23,9 +23,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from labelgen import LABELS, flip_labels
-from train import TrainError, checkpoint, report
+from train import TrainError, checkpoint, log
 from train.checkpoint import Progress
-from train.dataset import (
+from train.data.dataset import (
     ClipDataset,
     ClipSampler,
     central_crop,
@@ -33,11 +33,11 @@ from train.dataset import (
     ordered_batches,
     split_by_video,
 )
+from train.data.shards import ShardSet, open_shards
 from train.device import Machine, Ranks, StopRequest, choose_device, distributed, use_bf16
 from train.metrics import LabelStats
-from train.model import C3D, StatisticsNet, make_optimizer, set_rate
+from train.models.c3d import C3D, StatisticsNet, make_optimizer, set_rate
 from train.recipe import Recipe, task_columns
-from train.shards import ShardSet, open_shards
 
 
 class StoppedError(Exception):
@@ -199,7 +199,7 @@ class Run:
     def train_epoch(self, out: Path, stop: StopRequest, *, save_every: int) -> dict[str, float]:
         """Train to the end of the current epoch from wherever it stands; return speed figures."""
         progress, recipe, size = self.progress, self.recipe, self.machine.accumulate
-        clock = report.Clock(
+        clock = log.Clock(
             epoch=progress.epoch, epochs=recipe.epochs, steps=self.sampler.steps,
             batch=recipe.batch, quiet=self.ranks.rank > 0,
         )  # fmt: skip
@@ -359,17 +359,17 @@ def pretrain(
             (out / "recipe.json").write_text(json.dumps(recipe.as_dict(), indent=1) + "\n")
             trained, held = len(data.train_clips), len(data.held_clips)
             _say(f"{trained} clips to train on, {held} held out, on {device}")
-        board = report.TensorBoard(out / "tensorboard") if tensorboard and chief else None
+        board = log.TensorBoard(out / "tensorboard") if tensorboard and chief else None
         while run.progress.epoch < recipe.epochs:
             speed = run.train_epoch(out, stop, save_every=save_every)
             record = run.finish_epoch(out, stop, speed)
             if chief:
-                report.write_log(out / "log.jsonl", json.loads(run.progress.history))
-                _say(report.summary(record))
+                log.write_log(out / "log.jsonl", json.loads(run.progress.history))
+                _say(log.summary(record))
             if board:
                 board.add(record)
         if chief:
-            print(report.table(json.loads(run.progress.history)[-1]))
+            print(log.table(json.loads(run.progress.history)[-1]))
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,209 @@
+"""The shard folder: its run record, its lock, and the shards in it that are sealed."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from labelgen.errors import LabelgenError
+from labelgen.video.manifest import rows_digest
+from labelgen.shards.plan import ShardPlan
+from labelgen.shards.settings import ExtractSettings
+from labelgen.shards.writer import (
+    FORMAT,
+    FORMAT_VERSION,
+    PARTIAL_SUFFIX,
+    Failure,
+    read_seal,
+    set_of,
+    shard_name,
+    software_versions,
+    write_json,
+)
+
+RUN_FILE = "run.json"
+FAILURES_FILE = "failures.csv"
+_LOCK_FILE = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a shard folder for this process; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    LabelgenError
+        If another process holds it, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / _LOCK_FILE).open("w")
+    except OSError as error:
+        raise LabelgenError(f"cannot write to {folder}: {error.strerror}") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabelgenError(
+                f"another run is writing to {folder}; wait for it, or choose another --out"
+            ) from None
+        yield
+
+
+def open_run(folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPlan]) -> None:
+    """Record a run in its folder, or check that it goes on with the recorded one.
+
+    Raises
+    ------
+    LabelgenError
+        If the folder was begun with other settings, versions or videos; names what differs.
+    """
+    record = _record(settings, plans)
+    earlier = read_run(folder) if (folder / RUN_FILE).exists() else record
+    differing = [
+        *_differences("", earlier["config"], record["config"]),
+        *_differences("versions.", earlier["versions"], record["versions"]),
+    ]
+    for key in ("plan", "manifests"):
+        # Another split may join the folder; one that is there already must not change.
+        there = {name: earlier[key].get(name, now) for name, now in record[key].items()}
+        differing += _differences(f"{key}.", there, record[key])
+    if differing:
+        raise LabelgenError(
+            f"{folder} was begun with other settings; choose another --out or delete it. "
+            f"Differing (there, now): {'; '.join(differing)}"
+        )
+    for key in ("plan", "manifests"):
+        record[key] = earlier[key] | record[key]
+    write_json(folder / RUN_FILE, record)
+
+
+def _record(settings: ExtractSettings, plans: Sequence[ShardPlan]) -> dict[str, Any]:
+    sets: dict[str, list[ShardPlan]] = {}
+    for plan in plans:
+        sets.setdefault(set_of(Path(plan.file))[0], []).append(plan)
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": settings.as_dict(),
+        "config_hash": settings.digest(),
+        "versions": software_versions(),
+        "plan": {name: len(shards) for name, shards in sets.items()},
+        "manifests": {
+            name: rows_digest(row for shard in shards for row in shard.rows)
+            for name, shards in sets.items()
+        },
+    }
+
+
+def _differences(prefix: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    differing = []
+    for key in sorted({*there, *now}):
+        old, new = there.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            differing += _differences(f"{prefix}{key}.", old, new)
+        elif old != new:
+            differing.append(f"{prefix}{key} ({_short(old)}, {_short(new)})")
+    return differing
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 16 else f"{text[:12]}..."
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the run record of a shard folder.
+
+    Raises
+    ------
+    LabelgenError
+        If it is absent, damaged or of a later version.
+    """
+    file = folder / RUN_FILE
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found = record["format"], record["format_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None, None
+    if found[0] != FORMAT:
+        raise LabelgenError(f"{file} is damaged or is no run record; extract into a new folder")
+    if found[1] != FORMAT_VERSION:
+        raise LabelgenError(
+            f"{file} is of format version {found[1]}; this program reads {FORMAT_VERSION}: "
+            "use the one that wrote it"
+        )
+    return record
+
+
+def find_shard_folder(path: Path) -> Path:
+    """Return the shard folder at a path: the folder itself, or the only one directly below it.
+
+    Raises
+    ------
+    LabelgenError
+        If there is none, or there are several.
+    """
+    if (path / RUN_FILE).is_file():
+        return path
+    if path.is_file():
+        raise LabelgenError(f"{path} is a file; name the folder of shards that holds {RUN_FILE}")
+    below = sorted(file.parent for file in path.glob(f"*/{RUN_FILE}"))
+    if len(below) == 1:
+        return below[0]
+    if below:
+        raise LabelgenError(f"{path} holds several shard folders; name one of {_listed(below)}")
+    raise LabelgenError(
+        f"{path} holds no shards ({RUN_FILE} is absent); make some with `labelgen extract --out`"
+    )
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the shards of a folder, sealed or not, in order."""
+    return sorted(folder.glob("*-of-*.h5"))
+
+
+def planned_files(folder: Path, run: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the shards that a run record plans, in order, by the name of their set."""
+    return {
+        name: [folder / shard_name(name, number, total) for number in range(total)]
+        for name, total in sorted(run["plan"].items())
+    }
+
+
+def is_done(folder: Path, plan: ShardPlan, settings: ExtractSettings) -> bool:
+    """Return whether a planned shard is there, sealed, and made of the same rows and settings."""
+    seal = read_seal(folder / plan.file)
+    return (
+        seal is not None
+        and seal["config_hash"] == settings.digest()
+        and seal["manifest_sha256"] == rows_digest(plan.rows)
+    )
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what an earlier run was writing when it was killed."""
+    for file in folder.glob(f"*{PARTIAL_SUFFIX}"):
+        file.unlink()
+
+
+def write_failures(folder: Path) -> list[Failure]:
+    """Gather the failures of all sealed shards into ``failures.csv`` and return them."""
+    seals = filter(None, map(read_seal, shard_files(folder)))
+    failures = [Failure(**record) for seal in seals for record in seal["failures"]]
+    partial = folder / f"{FAILURES_FILE}{PARTIAL_SUFFIX}"
+    with partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(Failure._fields)
+        writer.writerows(failures)
+    partial.replace(folder / FAILURES_FILE)
+    return failures

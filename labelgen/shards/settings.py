@@ -1,0 +1,121 @@
+"""The settings of an extraction: frozen, hashed, and written whole into every shard."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from labelgen.video.clips import CLIP_LENGTH
+from labelgen.labels.crops import crop_positions
+from labelgen.video.decode import FRAME_SIZE
+from labelgen.errors import LabelgenError
+from labelgen.flow.methods import FlowSettings, flow_settings
+from labelgen.labels.compute import check_profile
+from labelgen.labels.partitions import CROP_SIZE
+
+FRAME_FORMATS = "jpeg[:QUALITY], raw or none"
+
+DEFAULT_QUALITY = 95
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtractSettings:
+    """What, besides the videos, decides every byte of a shard.
+
+    Attributes
+    ----------
+    labels : bool
+        Whether to compute labels and motion boundaries at all.
+    profile : str
+        ``paper`` or ``authors``.
+    flow : FlowSettings
+        Method and parameters.
+    crops : str
+        As in `labelgen.labels.crops.crop_positions`.
+    seed : int
+        Of random crops.
+    clip_stride : int
+        Frames from one clip's start to the next one's.
+    frames : str
+        ``jpeg:QUALITY``, ``raw`` or ``none``.
+    boundaries : bool
+        Whether to store motion boundaries.
+    store_flow : str
+        ``none``, ``float16`` or ``float32``.
+    clips_per_shard : int
+        About how many clips a shard holds.
+
+    Raises
+    ------
+    LabelgenError
+        If a value makes no sense, alone or beside another.
+    """
+
+    labels: bool = True
+    profile: str = "paper"
+    flow: FlowSettings = dataclasses.field(default_factory=lambda: flow_settings("tvl1"))
+    crops: str = "all"
+    seed: int = 0
+    clip_stride: int = CLIP_LENGTH
+    frames: str = f"jpeg:{DEFAULT_QUALITY}"
+    boundaries: bool = True
+    store_flow: str = "none"
+    clips_per_shard: int = 128
+
+    def __post_init__(self) -> None:
+        crop_positions(self.crops, seed=self.seed)
+        check_profile(self.profile, self.crops)
+        frame_quality(self.frames)
+        for name in ("clip_stride", "clips_per_shard"):
+            if getattr(self, name) < 1:
+                raise LabelgenError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.labels and self.frames == "none" and self.store_flow == "none":
+            raise LabelgenError("no labels, no frames and no flow leave nothing to write")
+
+    @property
+    def needs_flow(self) -> bool:
+        """Whether any stored array is made from flow."""
+        return self.labels or self.store_flow != "none"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all settings, the fixed sizes included, ready for JSON."""
+        return {
+            "clip_length": CLIP_LENGTH,
+            "frame_size": list(FRAME_SIZE),
+            "crop_size": CROP_SIZE,
+            "orientation": "auto",
+            **dataclasses.asdict(self),
+            "flow": self.flow.as_dict(),
+        }
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the settings, hexadecimal."""
+        return hashlib.sha256(canonical_json(self.as_dict()).encode()).hexdigest()
+
+
+def default_crops(profile: str) -> str:
+    """Return the crops that are labelled unless others are asked for."""
+    return "center" if profile == "authors" else "all"
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def frame_quality(frames: str) -> int | None:
+    """Return the JPEG quality of a frame format, None for ``raw`` and ``none``.
+
+    Raises
+    ------
+    LabelgenError
+        If it is no frame format.
+    """
+    if frames in ("raw", "none"):
+        return None
+    kind, _, quality = frames.partition(":")
+    if kind == "jpeg" and quality.isdecimal() and 1 <= int(quality) <= 100:
+        return int(quality)
+    raise LabelgenError(f"unknown frame format {frames!r}; use {FRAME_FORMATS}, quality 1..100")

@@ -1,0 +1,149 @@
+"""The summary of a shard folder: what is there, its size, and the distribution of every label."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from labelgen.labels.crops import MAX_LEFT, MAX_TOP
+from labelgen.shards.folder import FAILURES_FILE, find_shard_folder, read_run, shard_files
+from labelgen.labels.compute import LABELS
+from labelgen.shards.writer import read_seal, set_of
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_BLOCK = 256
+_CROPS = (MAX_TOP + 1) * (MAX_LEFT + 1)
+
+
+def summary_lines(path: Path) -> Iterator[str]:
+    """Yield the summary of a shard folder for people, line by line.
+
+    Parameters
+    ----------
+    path : Path
+        The shard folder.
+
+    Yields
+    ------
+    str
+
+    Raises
+    ------
+    LabelgenError
+        If there is no shard folder at `path` or its run record is damaged.
+    """
+    folder = find_shard_folder(path)
+    run = read_run(folder)
+    sealed = [file for file in shard_files(folder) if read_seal(file) is not None]
+    for name, total in run["plan"].items():
+        yield _set_line(name, total, [file for file in sealed if set_of(file)[0] == name])
+    yield from _failure_lines(folder)
+    config = run["config"]
+    yield f"clips   {config['clip_length']} frames, one every {config['clip_stride']}"
+    yield f"flow    {', '.join(f'{key} {value}' for key, value in config['flow'].items())}"
+    yield f"crops   {config['crops']}, profile {config['profile']}"
+    yield from _array_lines(sealed)
+    if config["labels"]:
+        yield from _label_lines(sealed)
+
+
+def _set_line(name: str, total: int, files: Sequence[Path]) -> str:
+    seals = [seal for seal in map(read_seal, files) if seal]
+    size = sum(seal["bytes"] for seal in seals)
+    clips = sum(seal["clips"] for seal in seals)
+    return (
+        f"{name}: {len(seals)} of {total} shards sealed, "
+        f"{sum(seal['videos'] for seal in seals)} videos, {clips} clips, {_size(size)}"
+    )
+
+
+def _failure_lines(folder: Path) -> Iterator[str]:
+    file = folder / FAILURES_FILE
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8", newline="") as stream:
+        reasons = Counter(record["reason"] for record in csv.DictReader(stream))
+    if reasons:
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        yield f"failures: {counts} ({FAILURES_FILE})"
+
+
+def _array_lines(files: Sequence[Path]) -> Iterator[str]:
+    stored: Counter[str] = Counter()
+    shapes: dict[str, str] = {}
+    rows: Counter[str] = Counter()
+    whole = 0
+    for file in files:
+        with h5py.File(file, "r", locking="best-effort") as shard:
+            whole += file.stat().st_size
+            for name in ("labels", "motion_boundaries", "motion_energy", "flow", "frames"):
+                if name in shard:
+                    data = shard[name]
+                    stored[name] += data.id.get_storage_size()
+                    rows[name] += len(data)
+                    shapes[name] = f"{data.shape[1:]} {_type_name(data.dtype)}"
+    if "frames" in stored and "variable" in shapes["frames"]:
+        # JPEG bytes lie in the file's heap, outside the array's own storage.
+        stored["frames"] = whole - sum(stored.values())
+    for name, shape in shapes.items():
+        per_clip = _size(stored[name] / max(rows[name], 1))
+        yield f"{name:<18} {shape:<28} {_size(stored[name]):>9}, {per_clip} per clip"
+
+
+def _type_name(dtype: np.dtype) -> str:
+    return "variable-length bytes" if dtype.kind == "O" else str(dtype)
+
+
+def _label_lines(files: Sequence[Path]) -> Iterator[str]:
+    counts = np.zeros((len(LABELS), 17), dtype=np.int64)
+    # Pairs of neighbouring crops, and how many of them differ in each label.
+    pairs, differing = 0, np.zeros(len(LABELS), dtype=np.int64)
+    for file in files:
+        with h5py.File(file, "r", locking="best-effort") as shard:
+            for first in range(0, len(shard["labels"]), _BLOCK):
+                labels = shard["labels"][first : first + _BLOCK]
+                for row, values in zip(counts, labels.reshape(-1, len(LABELS)).T, strict=True):
+                    row += np.bincount(values, minlength=17)
+                if labels.shape[1] == _CROPS:
+                    new_pairs, new_differing = _neighbours(labels)
+                    pairs, differing = pairs + new_pairs, differing + new_differing
+    if not counts.any():
+        return
+    yield "labels: share of each value from 1 (bars are relative to the most frequent)"
+    if pairs:
+        yield "        and of neighbouring crops, one pixel apart, that differ"
+    for label, row, changes in zip(LABELS, counts, differing, strict=True):
+        shown = row[1 : label.cardinality + 1]
+        top = int(shown.argmax())
+        line = (
+            f"  {label.name:<38} {_bars(shown):<16}  "
+            f"most frequent {top + 1:>2}: {shown[top] / max(row.sum(), 1):>4.0%}"
+        )
+        yield f"{line}, neighbours differ {changes / pairs:>5.1%}" if pairs else line
+
+
+def _neighbours(labels: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return pairs of crops one pixel apart, and per label how many differ, of (N, 1020, 27)."""
+    crops = labels.reshape(-1, MAX_TOP + 1, MAX_LEFT + 1, len(LABELS))
+    down = crops[:, 1:] != crops[:, :-1]
+    across = crops[:, :, 1:] != crops[:, :, :-1]
+    pairs = (down.size + across.size) // len(LABELS)
+    return pairs, down.sum(axis=(0, 1, 2)) + across.sum(axis=(0, 1, 2))
+
+
+def _bars(counts: np.ndarray) -> str:
+    heights = np.ceil(counts / max(counts.max(), 1) * (len(_BARS) - 1)).astype(int)
+    return "".join(_BARS[height] for height in heights)
+
+
+def _size(count: float) -> str:
+    unit = 0
+    while count >= 1000 and unit < len(_UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"

@@ -1,0 +1,152 @@
+"""Verification: whether a shard folder is complete, undamaged and consistent (docs/shards.md)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from labelgen.labels.crops import MAX_LEFT, MAX_TOP
+from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
+from labelgen.labels.compute import LABELS
+from labelgen.shards.writer import (
+    FORMAT,
+    FORMAT_VERSION,
+    PARTIAL_SUFFIX,
+    file_digest,
+    seal_of,
+    set_of,
+)
+
+_BLOCK = 256
+
+
+def find_problems(path: Path) -> tuple[int, list[str]]:
+    """Check every shard of a folder.
+
+    Parameters
+    ----------
+    path : Path
+        The shard folder.
+
+    Returns
+    -------
+    checked : int
+        Shards looked at.
+    problems : list of str
+        One sentence each, beginning with the file; empty if all is well.
+
+    Raises
+    ------
+    LabelgenError
+        If there is no shard folder at `path` or its run record is damaged.
+    """
+    folder = find_shard_folder(path)
+    run = read_run(folder)
+    files = shard_files(folder)
+    problems = list(_folder_problems(folder, run, files))
+    for file in files:
+        problems += [f"{file.name}: {problem}" for problem in _shard_problems(file, run)]
+    return len(files), problems
+
+
+def _folder_problems(folder: Path, run: dict[str, Any], files: list[Path]) -> Iterator[str]:
+    present: defaultdict[str, set[str]] = defaultdict(set)
+    for file in files:
+        present[set_of(file)[0]].add(file.name)
+    for name, files_of_set in planned_files(folder, run).items():
+        planned = {file.name for file in files_of_set}
+        for missing in sorted(planned - present[name]):
+            yield f"{missing}: is planned but absent; run the same extract command again"
+        for stray in sorted(present[name] - planned):
+            yield f"{stray}: is not in the plan of {len(planned)} shards"
+    for name in sorted(set(present) - set(run["plan"])):
+        yield f"{min(present[name])}: the set {name} is not in the plan"
+    for file in sorted(folder.glob(f"*.h5{PARTIAL_SUFFIX}")):
+        yield f"{file.name}: was being written when a run was killed, or still is"
+
+
+def _shard_problems(file: Path, run: dict[str, Any]) -> Iterator[str]:
+    try:
+        seal = json.loads(seal_of(file).read_text(encoding="utf-8"))
+        expected = {key: seal[key] for key in ("shard", "bytes", "sha256", "config_hash", "clips")}
+    except FileNotFoundError:
+        yield f"has no seal {seal_of(file).name}; run the same extract command again"
+        return
+    except (ValueError, KeyError, TypeError):
+        yield f"its seal {seal_of(file).name} is damaged; delete both and extract again"
+        return
+    if expected["shard"] != file.name:
+        yield f"its seal is that of {expected['shard']}"
+    if expected["config_hash"] != run["config_hash"]:
+        yield "was made with other settings than run.json records"
+    if file.stat().st_size != expected["bytes"]:
+        yield f"has {file.stat().st_size} bytes, its seal says {expected['bytes']}"
+    elif file_digest(file) != expected["sha256"]:
+        yield "differs from its seal's SHA-256: damaged or changed; delete it and extract again"
+    try:
+        with h5py.File(file, "r", locking="best-effort") as shard:
+            yield from _content_problems(shard, seal)
+    except (OSError, KeyError, RuntimeError) as error:
+        yield f"cannot be read as a shard: {error}"
+
+
+def _content_problems(shard: h5py.File, seal: dict[str, Any]) -> Iterator[str]:
+    found = (shard.attrs.get("format"), shard.attrs.get("format_version"))
+    if found != (FORMAT, FORMAT_VERSION):
+        yield f"has format {found}, expected {(FORMAT, FORMAT_VERSION)}"
+        return
+    for key in ("config_hash", "manifest_sha256"):
+        if shard.attrs[key] != seal[key]:
+            yield f"its attribute {key} differs from the seal's"
+    clips, videos = len(shard["clips/video"]), len(shard["videos/path"])
+    if (clips, videos) != (seal["clips"], seal["videos"]):
+        yield (
+            f"holds {clips} clips of {videos} videos, "
+            f"its seal says {seal['clips']} of {seal['videos']}"
+        )
+    for name in ("labels", "motion_boundaries", "motion_energy", "frames", "flow", "clips/start"):
+        if name in shard and len(shard[name]) != clips:
+            yield f"{name} has {len(shard[name])} rows for {clips} clips"
+    yield from _clip_problems(shard)
+    if "labels" in shard:
+        yield from _label_problems(shard)
+
+
+def _clip_problems(shard: h5py.File) -> Iterator[str]:
+    video, start = shard["clips/video"][:], shard["clips/start"][:]
+    frames = shard["videos/frames"][:]
+    if ((video < 0) | (video >= len(frames))).any():
+        yield "clips/video names videos that are not there"
+    elif ((start < 0) | (start + shard.attrs["clip_length"] > frames[video])).any():
+        yield "clips/start lies outside its video"
+    if set(np.unique(video)) != set(range(len(frames))):
+        yield "some video has no clip"
+
+
+def _label_problems(shard: h5py.File) -> Iterator[str]:
+    labels, crops = shard["labels"], shard["crops"][:]
+    if list(labels.attrs["names"]) != [label.name for label in LABELS]:
+        yield "labels have other names than this version's"
+    if len(crops) != labels.shape[1]:
+        yield f"has {len(crops)} crops but labels of {labels.shape[1]}"
+    if ((crops < 0) | (crops > [MAX_TOP, MAX_LEFT])).any():
+        yield "some crop lies outside the frame"
+    # The released code marks grid labels without motion by 0.
+    lowest = 0 if shard.attrs["profile"] == "authors" else 1
+    highest = np.array([label.cardinality for label in LABELS])
+    for first in range(0, len(labels), _BLOCK):
+        block = labels[first : first + _BLOCK]
+        wrong = (block < lowest) | (block > highest)
+        if wrong.any():
+            clip, crop, label = np.argwhere(wrong)[0]
+            yield (
+                f"clip {first + clip}, crop {crop}: {LABELS[label].name} is "
+                f"{block[clip, crop, label]}, not in {lowest}..{highest[label]}"
+            )
+            return

@@ -1,0 +1,278 @@
+"""The datasets the pipeline knows: where their videos and lists lie, and what to expect of them.
+
+Facts about a dataset stand in ``data_manifest.csv``, one row per split; here stands how each kind
+of list is read. A new dataset of a known layout is a new row there and nothing here.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from joblib import cpu_count
+
+from labelgen.errors import LabelgenError
+from labelgen.shards.plan import with_frames
+from labelgen.video.manifest import VIDEO_SUFFIXES, ManifestRow, find_videos, write_manifest
+
+TABLE_NAME = "data_manifest.csv"
+
+_EXAMPLES = 3
+
+
+class DatasetSplit(NamedTuple):
+    """One row of ``data_manifest.csv``.
+
+    Attributes
+    ----------
+    dataset, split : str
+        What the user types.
+    layout : str
+        How lists and folders are read: a key of `_LAYOUTS`.
+    folder : str
+        Where the videos lie below the data root; the root itself serves where it is absent.
+    annotations : str
+        The list file, or a pattern, below the data root. Empty for plain folders.
+    videos, classes : int
+        Expected numbers, -1 where none are known.
+    source, licence : str
+        Where the data comes from and under what terms.
+    """
+
+    dataset: str
+    split: str
+    layout: str
+    folder: str
+    annotations: str
+    videos: int
+    classes: int
+    source: str
+    licence: str
+
+
+class SplitFound(NamedTuple):
+    """What was found of one split.
+
+    Attributes
+    ----------
+    split : DatasetSplit
+    rows : list of ManifestRow
+        The videos that are on disk.
+    missing : list of str
+        Listed videos that are not.
+    """
+
+    split: DatasetSplit
+    rows: list[ManifestRow]
+    missing: list[str]
+
+    def report(self) -> str:
+        """Return one line that holds expected against found."""
+        classes = {row.class_name for row in self.rows if row.class_name}
+        expected = self.split.videos if self.split.videos >= 0 else len(self.rows + self.missing)
+        line = f"{self.split.dataset} {self.split.split}: {len(self.rows)} of {expected} videos"
+        if classes:
+            of_classes = f" of {self.split.classes}" if self.split.classes >= 0 else ""
+            line += f", {len(classes)}{of_classes} classes"
+        if self.missing:
+            examples = ", ".join(self.missing[:_EXAMPLES])
+            line += f"; {len(self.missing)} listed videos are not on disk, for example {examples}"
+        return line
+
+
+def read_table() -> list[DatasetSplit]:
+    """Return every row of ``data_manifest.csv``.
+
+    It is read from the top of the checkout, or from the place an installation puts it.
+
+    Raises
+    ------
+    LabelgenError
+        If it is in neither place.
+    """
+    places = [
+        Path(__file__).resolve().parents[2] / TABLE_NAME,
+        Path(sys.prefix, "share", "motion-appearance", TABLE_NAME),
+    ]
+    for place in places:
+        if place.is_file():
+            with place.open(encoding="utf-8", newline="") as stream:
+                return [_table_row(record) for record in csv.DictReader(stream)]
+    raise LabelgenError(f"{TABLE_NAME} is in none of {', '.join(map(str, places))}; reinstall")
+
+
+def _table_row(record: dict[str, str]) -> DatasetSplit:
+    numbers = {name: int(record[name] or -1) for name in ("videos", "classes")}
+    return DatasetSplit(**{**record, **numbers})  # type: ignore[arg-type]
+
+
+def find_dataset(
+    dataset: str,
+    *,
+    root: Path,
+    lists: Path | None = None,
+    splits: Iterable[str] = (),
+) -> list[SplitFound]:
+    """Return the videos of a dataset that are on disk, split by split.
+
+    Parameters
+    ----------
+    dataset : str
+        A name in ``data_manifest.csv``.
+    root : Path
+        The data root; manifest paths are relative to it.
+    lists : Path, optional
+        Folder of the official lists; by default the place the table names below `root`.
+    splits : iterable of str, optional
+        Names of splits; by default the first one of the table.
+
+    Returns
+    -------
+    list of SplitFound
+
+    Raises
+    ------
+    LabelgenError
+        If a name is unknown, the root or a list is absent, or not one listed video is there.
+    """
+    known = {row.split: row for row in read_table() if row.dataset == dataset}
+    if not known:
+        names = dict.fromkeys(row.dataset for row in read_table())
+        raise LabelgenError(f"unknown dataset {dataset!r}; {TABLE_NAME} has {', '.join(names)}")
+    chosen = list(splits) or [next(iter(known))]
+    for name in chosen:
+        if name not in known:
+            raise LabelgenError(f"{dataset} has no split {name!r}; it has {', '.join(known)}")
+    return [_find_split(known[name], root, lists) for name in dict.fromkeys(chosen)]
+
+
+def _find_split(split: DatasetSplit, root: Path, lists: Path | None) -> SplitFound:
+    if not root.is_dir():
+        raise LabelgenError(
+            f"{split.dataset} is not at {root.absolute()}; get it from {split.source}, "
+            "then name its folder with --root (DATA_ROOT for make)"
+        )
+    videos = root / split.folder if (root / split.folder).is_dir() else root
+    listed = _LAYOUTS[split.layout](split, videos, _list_files(split, root, lists))
+    rows, missing = [], []
+    for path, row in listed:
+        if path is None:
+            missing.append(row.path)
+        else:
+            relative = path.relative_to(root).as_posix()
+            rows.append(row._replace(path=relative, split=split.split))
+    if not rows:
+        raise LabelgenError(
+            f"none of the {len(missing)} videos of {split.dataset} {split.split} is below "
+            f"{videos.absolute()}, for example {missing[0]}; get it from {split.source}"
+        )
+    return SplitFound(split, rows, missing)
+
+
+def _list_files(split: DatasetSplit, root: Path, lists: Path | None) -> list[Path]:
+    if not split.annotations:
+        return []
+    pattern = Path(split.annotations)
+    folder = lists if lists is not None else root / pattern.parent
+    files = sorted(folder.glob(pattern.name))
+    if not files:
+        raise LabelgenError(
+            f"the list {pattern.name} of {split.dataset} {split.split} is not in "
+            f"{folder.absolute()}; get it from {split.source}, or name its folder with --splits"
+        )
+    return files
+
+
+Listed = Iterator[tuple[Path | None, ManifestRow]]
+
+
+def _folder(split: DatasetSplit, videos: Path, files: list[Path]) -> Listed:
+    """Any folder: every video below it, its class the parent folder."""
+    for row in find_videos(videos):
+        yield videos / row.path, row
+
+
+def _ucf101(split: DatasetSplit, videos: Path, files: list[Path]) -> Listed:
+    """UCF101 lists: ``Class/v_X.avi id``, ids from 1 in ``classInd.txt``; test lists have no id."""
+    names = [line.split()[1] for line in _lines(_beside(files[0], "classInd.txt"))]
+    index = {name: number for number, name in enumerate(names)}
+    # The class folder is HandstandPushups while lists and file names also spell HandStandPushups:
+    # names are compared without regard to case.
+    on_disk = _index(videos, lambda path: f"{path.parent.name}/{path.name}".lower())
+    for line in _lines(files[0]):
+        listed = line.split()[0]
+        name = listed.split("/")[0]
+        if name not in index:
+            raise LabelgenError(f"{files[0]}: class {name!r} is not in classInd.txt")
+        yield on_disk.get(listed.lower()), ManifestRow(listed, name, index[name])
+
+
+def _hmdb51(split: DatasetSplit, videos: Path, files: list[Path]) -> Listed:
+    """HMDB51 lists: one per class, ``name.avi tag``; 1 is training, 2 is test, 0 is unused."""
+    tag = "1" if split.split.startswith("train") else "2"
+    on_disk = _index(videos, lambda path: f"{path.parent.name}/{path.name}".lower())
+    for number, file in enumerate(files):
+        name = file.name.rsplit("_test_split", 1)[0]
+        for line in _lines(file):
+            video, _, found = line.rpartition(" ")
+            if found == tag:
+                row = ManifestRow(f"{name}/{video}", name, number)
+                yield on_disk.get(row.path.lower()), row
+
+
+def _kinetics(split: DatasetSplit, videos: Path, files: list[Path]) -> Listed:
+    """Kinetics lists: CSV; files are ``<id>_<start>_<end>``, in class folders or all in one."""
+    on_disk = _index(videos, lambda path: path.stem)
+    with files[0].open(encoding="utf-8-sig", newline="") as stream:
+        records = list(csv.DictReader(stream))
+    names = sorted({record["label"] for record in records})
+    index = {name: number for number, name in enumerate(names)}
+    for record in records:
+        start, end = int(record["time_start"]), int(record["time_end"])
+        stem = f"{record['youtube_id']}_{start:06d}_{end:06d}"
+        yield on_disk.get(stem), ManifestRow(stem, record["label"], index[record["label"]])
+
+
+_LAYOUTS: dict[str, Callable[[DatasetSplit, Path, list[Path]], Listed]] = {
+    "folder": _folder,
+    "ucf101": _ucf101,
+    "hmdb51": _hmdb51,
+    "kinetics": _kinetics,
+}
+
+
+def _lines(file: Path) -> list[str]:
+    text = file.read_text(encoding="utf-8-sig")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _beside(file: Path, name: str) -> Path:
+    if not (file.parent / name).is_file():
+        raise LabelgenError(f"{name} is not beside {file}; it names the classes")
+    return file.parent / name
+
+
+def _index(videos: Path, key: Callable[[Path], str]) -> dict[str, Path]:
+    found = (path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    return {key(path): path for path in sorted(found)}
+
+
+def write_dataset_manifest(
+    dataset: str,
+    output: Path,
+    *,
+    root: Path,
+    lists: Path | None = None,
+    splits: Iterable[str] = (),
+) -> list[str]:
+    """Write the manifest of a dataset and return one line per split, expected against found.
+
+    Parameters and errors are those of `find_dataset`; `output` is the CSV file.
+    """
+    found = find_dataset(dataset, root=root, lists=lists, splits=splits)
+    rows = [row for split in found for row in split.rows]
+    write_manifest(with_frames(rows, root=root, workers=cpu_count()), output)
+    return [*(split.report() for split in found), f"{output}: {len(rows)} videos"]

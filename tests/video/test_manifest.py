@@ -1,0 +1,197 @@
+import csv
+
+import pytest
+from conftest import REPOSITORY
+
+from labelgen.errors import LabelgenError
+from labelgen.video.datasets import find_dataset, read_table, write_dataset_manifest
+from labelgen.video.manifest import ManifestRow, find_videos, read_manifest, write_manifest
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data root with two files; their content does not matter here."""
+    for name in ("a/x.avi", "b/ü x.mp4"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).touch()
+    return tmp_path / "root"
+
+
+def manifest(tmp_path, text, encoding="utf-8"):
+    file = tmp_path / "manifest.csv"
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def test_round_trip(root, tmp_path):
+    rows = [
+        ManifestRow("a/x.avi", "a", 0, "train1", 33),
+        ManifestRow("b/ü x.mp4", 'odd "class", really', 7),
+    ]
+    write_manifest(rows, tmp_path / "new" / "m.csv")
+    assert read_manifest(tmp_path / "new" / "m.csv", root=root) == rows
+
+
+def test_bom_and_crlf_are_accepted(root, tmp_path):
+    file = manifest(tmp_path, "path,class_name\r\na/x.avi,a\r\nb/ü x.mp4,b\r\n", "utf-8-sig")
+    assert [row.path for row in read_manifest(file, root=root)] == ["a/x.avi", "b/ü x.mp4"]
+
+
+def test_a_video_may_stand_in_two_splits(root, tmp_path):
+    file = manifest(tmp_path, "path,split\na/x.avi,train1\na/x.avi,train2\n")
+    assert len(read_manifest(file, root=root)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column 'path'"),
+        ("video\na/x.avi\n", "has no column 'path'.*reads 'video'"),
+        ("path,colour\na/x.avi,red\n", "colour"),
+        ("path,path\na/x.avi,a/x.avi\n", "may stand once"),
+        ("path\n", "lists no video"),
+        ("path\n/etc/passwd\n", "line 2: '/etc/passwd' must be relative"),
+        ("path\na/x.avi\n../root/a/x.avi\n", "line 3: .* without '..'"),
+        ("path\na/x.avi\na/../a/x.avi\n", "line 3"),
+        ("path\na/x.avi\nb/ü x.mp4\na/x.avi\n", "line 4: 'a/x.avi' stands in line 2 already"),
+        ("path\na\\x.avi\n", "forward slashes"),
+        ("path\nlink.avi\n", "line 2: 'link.avi' is a link that leaves the root"),
+        ("path,class_index\na/x.avi,two\n", "line 2: class_index 'two' is not a whole number"),
+        ("path,frames\na/x.avi,-7\n", "frames '-7'"),
+        ("path,split\na/x.avi\n", "number of fields"),
+        ("path\na/x.avi,b,c\n", "number of fields"),
+        ('path\n"a/x.avi\n', "not CSV"),
+    ],
+)
+def test_hostile_manifests(root, tmp_path, text, message):
+    (tmp_path / "outside.avi").touch()
+    (root / "link.avi").symlink_to(tmp_path / "outside.avi")
+    with pytest.raises(LabelgenError, match=message):
+        read_manifest(manifest(tmp_path, text), root=root)
+
+
+def test_unreadable_manifests(root, tmp_path):
+    with pytest.raises(LabelgenError, match="none.csv does not exist"):
+        read_manifest(tmp_path / "none.csv", root=root)
+    with pytest.raises(LabelgenError, match="UTF-8"):
+        read_manifest(manifest(tmp_path, "path\nü.avi\n", "latin-1"), root=root)
+    with pytest.raises(LabelgenError, match="nowhere is not a folder"):
+        read_manifest(manifest(tmp_path, "path\na/x.avi\n"), root=root / "nowhere")
+
+
+def test_folder(root):
+    (root / "c.MKV").touch()
+    (root / "notes.txt").touch()
+    (root / ".hidden").mkdir()
+    (root / ".hidden" / "y.avi").touch()
+    assert find_videos(root) == [
+        ManifestRow("a/x.avi", "a", 0),
+        ManifestRow("b/ü x.mp4", "b", 1),
+        ManifestRow("c.MKV", "", -1),
+    ]
+    (root / "empty").mkdir()
+    with pytest.raises(LabelgenError, match=r"no video below .*empty; looked for .*\.avi"):
+        find_videos(root / "empty")
+
+
+def ucf101(tmp_path, names):
+    root = tmp_path / "ucf"
+    for name in names:
+        (root / "UCF-101" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "UCF-101" / name).touch()
+    return root
+
+
+def test_ucf101_official_lists(shared, tmp_path):
+    lists = shared / "data" / "splits" / "ucf101"
+    counts = {}
+    for split in ("train1", "test1"):
+        file = lists / f"{split[:-1]}list01.txt"
+        names = [line.split()[0] for line in file.read_text().splitlines()]
+        root = ucf101(tmp_path, names)
+        (found,) = find_dataset("ucf101", root=root, lists=lists, splits=[split])
+        assert not found.missing
+        assert {row.class_index for row in found.rows} == set(range(101))
+        counts[split] = (len(found.rows), found.split.videos)
+        assert f"{len(found.rows)} of {found.split.videos} videos" in found.report()
+    assert counts == {"train1": (9537, 9537), "test1": (3783, 3783)}
+
+
+def test_handstand_pushups_are_found_however_spelled(tmp_path):
+    root = ucf101(tmp_path, ["HandstandPushups/v_HandstandPushups_g01_c01.avi"])
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_bytes(b"1 HandstandPushups\r\n")
+    (lists / "trainlist01.txt").write_bytes(
+        b"HandstandPushups/v_HandStandPushups_g01_c01.avi 1\r\nHandstandPushups/v_gone.avi 1\r\n"
+    )
+    (found,) = find_dataset("ucf101", root=root)
+    assert [row.path for row in found.rows] == [
+        "UCF-101/HandstandPushups/v_HandstandPushups_g01_c01.avi"
+    ]
+    assert "1 listed videos are not on disk, for example HandstandPushups/v_gone.avi" in (
+        found.report()
+    )
+
+
+def test_hmdb51_official_lists(shared, tmp_path):
+    lists = shared / "data" / "splits" / "hmdb51"
+    for file in lists.glob("*_test_split1.txt"):
+        folder = tmp_path / "hmdb51_org" / file.name.replace("_test_split1.txt", "")
+        folder.mkdir(parents=True)
+        for line in file.read_text().splitlines():
+            if line.strip():
+                (folder / line.strip().rsplit(" ", 1)[0]).touch()
+    found = find_dataset("hmdb51", root=tmp_path, lists=lists, splits=["train1", "test1"])
+    assert [len(split.rows) for split in found] == [3570, 1530]
+    assert len({row.class_name for row in found[0].rows}) == 51
+
+
+@pytest.mark.parametrize("folder", ["", "air drumming", "air_drumming"])
+def test_kinetics(tmp_path, folder):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.csv").write_text(
+        'label,youtube_id,time_start,time_end,split,is_cc\n"air drumming",_a-b,26,36,train,0\n'
+        "zumba,xyz,1,11,train,0\n"
+    )
+    video = tmp_path / "train" / folder / "_a-b_000026_000036.mp4"
+    video.parent.mkdir(parents=True)
+    video.touch()
+    (found,) = find_dataset("kinetics400", root=tmp_path)
+    assert [(row.class_name, row.class_index, row.split) for row in found.rows] == [
+        ("air drumming", 0, "train")
+    ]
+    assert found.missing == ["xyz_000001_000011"]
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(LabelgenError, match="unknown dataset 'ufc101'; .* ucf101"):
+        find_dataset("ufc101", root=tmp_path)
+    with pytest.raises(LabelgenError, match="no split 'train4'; it has train1"):
+        find_dataset("ucf101", root=tmp_path, splits=["train4"])
+    with pytest.raises(LabelgenError, match="ucf101 is not at .*nowhere; get it from https"):
+        find_dataset("ucf101", root=tmp_path / "nowhere")
+    with pytest.raises(LabelgenError, match=r"trainlist01.txt .* is not in .*; get it from https"):
+        find_dataset("ucf101", root=tmp_path)
+
+
+def test_table_is_complete():
+    table = read_table()
+    assert {row.dataset for row in table} == {"demo", "folder", "ucf101", "hmdb51", "kinetics400"}
+    for row in table:
+        assert (REPOSITORY / "workflows" / f"{row.dataset}.mk").is_file()
+        assert row.source
+
+
+def test_written_manifest(videos, tmp_path):
+    lines = write_dataset_manifest("folder", tmp_path / "m.csv", root=videos)
+    assert "4 of 4 videos, 2 classes" in lines[0]
+    with (tmp_path / "m.csv").open(newline="") as stream:
+        records = list(csv.DictReader(stream))
+    assert [record["frames"] for record in records] == ["50", "33", "16", "9"]
+    assert [row.path for row in read_manifest(tmp_path / "m.csv", root=videos)] == [
+        "run/a.avi",
+        "run/b.avi",
+        "walk/c.avi",
+        "walk/short.avi",
+    ]

@@ -1,0 +1,202 @@
+"""Open a directory of sealed label shards and check it, cheaply, before anything is trained.
+
+The layout is the one `labelgen extract` writes: ``PREFIX-00000-of-0000N.h5``, each with a sidecar
+(its seal), and ``run.json`` with the settings and the plan. The checks are of existence, byte
+size, counts and settings; checksums of the whole content are the work of ``labelgen verify``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from labelgen.shards.folder import RUN_FILE, find_shard_folder, planned_files, read_run, shard_files
+from labelgen.shards.writer import read_seal
+from train import TrainError
+
+REMEDY = "delete it and run the same `labelgen extract` again"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One sealed file and where its clips stand in the set."""
+
+    path: Path
+    first: int  # number of clips in the shards before it
+    clips: int
+
+
+@dataclass(frozen=True, eq=False)
+class ShardSet:
+    """All shards of one extraction (or of one split of it), as one sequence of clips.
+
+    Attributes
+    ----------
+    shards : tuple of Shard
+        In the order of their names; empty ones left out.
+    crops : (K, 2) int16
+        Top and left of each stored crop.
+    profile, flow : str
+        How labels were made; sets that differ here cannot be compared.
+    config_hash : str
+        Of the extraction's settings, the same in all shards.
+    jpeg : bool
+        Frames are one JPEG each rather than raw pixels.
+    """
+
+    shards: tuple[Shard, ...]
+    crops: np.ndarray
+    profile: str
+    flow: str
+    config_hash: str
+    jpeg: bool
+
+    @property
+    def clips(self) -> int:
+        """Number of clips in all shards."""
+        return self.shards[-1].first + self.shards[-1].clips
+
+    def locate(self, clip: int) -> tuple[Shard, int]:
+        """Shard and row in it of a clip, 0 <= clip < `clips`."""
+        shard = self.shards[bisect_right(self._firsts, clip) - 1]
+        return shard, clip - shard.first
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        return [shard.first for shard in self.shards]
+
+    def motion_energy(self) -> np.ndarray:
+        """(clips,) float32: mean motion boundary of each clip, 0 where nothing moves."""
+        return np.concatenate([_read(shard, "motion_energy") for shard in self.shards])
+
+    def videos(self) -> np.ndarray:
+        """(clips,) int64: a number for the video of each clip, distinct over all shards."""
+        numbers, count = [], 0
+        for shard in self.shards:
+            rows = _read(shard, "clips/video").astype(np.int64)
+            numbers.append(rows + count)
+            count += int(rows.max()) + 1
+        return np.concatenate(numbers)
+
+    def crop_labels(self, crop: int) -> np.ndarray:
+        """(clips, 27) uint8: the labels of one stored crop of every clip."""
+        return np.concatenate([_read(shard, "labels", np.s_[:, crop]) for shard in self.shards])
+
+
+def open_file(path: Path) -> h5py.File:
+    """Open a shard for reading.
+
+    A chunk holds a whole clip and is read once, so HDF5's chunk cache would only copy. Locking is
+    best-effort because network file systems often have none.
+    """
+    return h5py.File(path, "r", rdcc_nbytes=0, locking="best-effort")
+
+
+def open_shards(location: str | Path) -> ShardSet:
+    """Open a shard directory, or one prefix of it, and check that it can be trained on.
+
+    Parameters
+    ----------
+    location : path
+        ``shards`` for all that is there, or for the only shard folder directly below it;
+        ``shards/ucf101-train1`` for one name prefix.
+
+    Raises
+    ------
+    LabelgenError
+        No shard folder there, or its run record is damaged.
+    TrainError
+        Unsealed or missing shards, mixed settings, no labels or no frames.
+    """
+    folder, name = _find(Path(location))
+    run = read_run(folder)
+    files = _files_of(folder, run, name)
+    shards, first = [], 0
+    for file, clips in zip(files, _sealed_clips(files, run["config_hash"]), strict=True):
+        if clips:
+            shards.append(Shard(file, first, clips))
+            first += clips
+    if not shards:
+        raise TrainError(f"The shards in {location} hold no clips.")
+    return _describe(tuple(shards), run["config_hash"])
+
+
+def _find(location: Path) -> tuple[Path, str | None]:
+    """Shard folder, and the one split of it that is asked for."""
+    if not location.exists() and (location.parent / RUN_FILE).is_file():
+        return location.parent, location.name
+    return find_shard_folder(location), None
+
+
+def _files_of(folder: Path, run: dict[str, Any], split: str | None) -> list[Path]:
+    planned = planned_files(folder, run)
+    if split is not None and split not in planned:
+        raise TrainError(f"No split {split!r} in {folder}; it holds {', '.join(planned)}.")
+    strays = set(shard_files(folder)).difference(*planned.values())
+    if strays:
+        raise TrainError(
+            f"{folder} mixes extractions: {min(strays).name} is not in the plan of {RUN_FILE}."
+        )
+    return [file for name in planned if split in (None, name) for file in planned[name]]
+
+
+def _sealed_clips(files: list[Path], config_hash: str) -> list[int]:
+    """Clips of each shard according to its seal, which must fit the file and the run."""
+    seals = {file.name: read_seal(file) for file in files}
+    unfit = [name for name, seal in seals.items() if seal is None]
+    if unfit:
+        raise TrainError(
+            f"{len(unfit)} of {len(files)} shards in {files[0].parent} are missing, not sealed or "
+            f"not of their seal's size (first: {unfit[0]}); run the same `labelgen extract` again."
+        )
+    fitting = {name: seal for name, seal in seals.items() if seal}
+    for name, seal in fitting.items():
+        if seal["config_hash"] != config_hash:
+            raise TrainError(
+                f"{name} was made with other settings ({seal['config_hash']}) than {RUN_FILE} "
+                f"records ({config_hash}); keep one extraction per folder."
+            )
+    return [int(seal["clips"]) for seal in fitting.values()]
+
+
+def _describe(shards: tuple[Shard, ...], config_hash: str) -> ShardSet:
+    """Open every shard once: the same crops and settings, and all that training needs."""
+    kinds = []
+    for shard in shards:
+        with open_file(shard.path) as file:
+            _check_content(file, shard, config_hash)
+            kinds.append((file["crops"][:], file["frames"].ndim == 2))
+            profile, flow = str(file.attrs["profile"]), str(file.attrs["flow"])
+    crops, jpeg = kinds[0]
+    for shard, (others, encoded) in zip(shards, kinds, strict=True):
+        if encoded != jpeg or not np.array_equal(crops, others):
+            raise TrainError(
+                f"{shard.path.name} holds other crops or frames than {shards[0].path.name}."
+            )
+    return ShardSet(shards, crops, profile, flow, config_hash, jpeg)
+
+
+def _check_content(file: h5py.File, shard: Shard, config_hash: str) -> None:
+    name = shard.path.name
+    for dataset, flag in (("labels", "--no-labels"), ("frames", "--frames none")):
+        if dataset not in file:
+            raise TrainError(
+                f"{name} has no {dataset} (extracted with {flag}?); training needs them."
+            )
+    if file.attrs["config_hash"] != config_hash:
+        raise TrainError(f"{name} and its seal disagree about the settings; {REMEDY}.")
+    if len(file["labels"]) != shard.clips or len(file["frames"]) != shard.clips:
+        raise TrainError(
+            f"{name} holds {len(file['labels'])} clips where its seal says {shard.clips}; {REMEDY}."
+        )
+
+
+def _read(shard: Shard, dataset: str, rows: Any = np.s_[:]) -> np.ndarray:
+    with open_file(shard.path) as file:
+        return file[dataset][rows]
