@@ -12,13 +12,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from flow_inputs import MIDDLEBURY, read_middlebury
 
 from labelgen import LABELS, clip_labels
 from labelgen.flow.brox import brox_flow
@@ -35,7 +39,6 @@ VIDEOS = (
 CROPS = np.array(list(itertools.product((0, 8, 16), (0, 30, 59))))
 KINDS = ("motion/grid", "motion/global")
 COMPARED = [i for i, label in enumerate(LABELS) if label.name.startswith(KINDS)]
-PAIRS = ("RubberWhale", "Dimetrodon", "Venus", "Grove2")
 Flow = Callable[[np.ndarray], np.ndarray]
 
 
@@ -168,24 +171,14 @@ def compare_large(videos_frames: list[list[np.ndarray]]) -> None:
         print_row(name, f"{np.median(milliseconds):.1f}", f"{ratio:.1f}")
 
 
-def middlebury(data: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for name in PAIRS:
-        folder = data / "flow" / name
-        pair = [cv2.imread(str(folder / f"frame{i}.png"), cv2.IMREAD_GRAYSCALE) for i in (10, 11)]
-        raw = (folder / "flow10.flo").read_bytes()
-        width, height = np.frombuffer(raw[4:12], np.int32)
-        truth = np.frombuffer(raw[12:], np.float32).reshape(height, width, 2).transpose(2, 0, 1)
-        yield np.stack(pair), truth.astype(np.float64)
-
-
 def compare_middlebury(data: Path) -> None:
     print("\nMiddlebury: endpoint error in pixels / angular error in degrees\n")
-    print_header("method", *PAIRS, "mean")
-    pairs = list(middlebury(data))
+    print_header("method", *MIDDLEBURY, "mean")
+    pairs = [read_middlebury(data / "flow" / name) for name in MIDDLEBURY]
     for name, method in methods().items():
         errors = []
         for pair, truth in pairs:
-            flow, known = method(pair)[0], (np.abs(truth) < 1e9).all(0)
+            flow, known = method(pair)[0], np.isfinite(truth).all(0)
             cosine = 1 + (flow * truth).sum(0)
             cosine /= np.sqrt((1 + (flow**2).sum(0)) * (1 + (truth**2).sum(0)))
             angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))

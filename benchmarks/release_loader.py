@@ -17,8 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from labelgen.geometry import CROP_SIZE
 from labelgen.labels.partitions import PARTITIONS
-from train.data.dataset import CROP, ClipDataset, view_of
+from train.data.dataset import ClipDataset
+from train.data.sampler import view_of
 from train.data.shards import open_shards
 
 SOURCE_SIZE = (341, 256)  # width, height: the release's frames have a short side of 256
@@ -51,7 +53,7 @@ def loose_sample(home: Path, view: tuple[int, bool]) -> tuple[np.ndarray, np.nda
     """One sample the release's way: read, resize, cut, flip, and compute 27 labels."""
     crop, flip = view
     top, left = divmod(crop, 60)
-    cut = np.s_[top : top + CROP, left : left + CROP]
+    cut = np.s_[top : top + CROP_SIZE, left : left + CROP_SIZE]
     frames, flow = [], []
     for t in range(16):
         image = cv2.resize(cv2.imread(str(home / f"frame{t:06d}.jpg")), (171, 128))[cut]

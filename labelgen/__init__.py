@@ -11,9 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labelgen.flow.methods import optical_flow
+    from labelgen.flow.compute import optical_flow
     from labelgen.labels.boundaries import motion_boundaries
-    from labelgen.labels.compute import LABELS, clip_labels, flip_labels
+    from labelgen.labels.compute import clip_labels
+    from labelgen.labels.table import LABELS, flip_labels
     from labelgen.video.clips import read_clips
 
 __all__ = [
@@ -28,11 +29,11 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "LABELS": "labelgen.labels.compute",
+    "LABELS": "labelgen.labels.table",
     "clip_labels": "labelgen.labels.compute",
-    "flip_labels": "labelgen.labels.compute",
+    "flip_labels": "labelgen.labels.table",
     "motion_boundaries": "labelgen.labels.boundaries",
-    "optical_flow": "labelgen.flow.methods",
+    "optical_flow": "labelgen.flow.compute",
     "read_clips": "labelgen.video.clips",
 }
 

@@ -5,7 +5,9 @@ Whatever needs OpenCV, Numba or HDF5 is imported inside the command, so that ``-
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import click
 
 import labelgen
 from labelgen.errors import LabelgenError
+from labelgen.labels.table import PROFILES
+from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
 
 _INTERRUPTED = 130
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -22,6 +26,13 @@ root_option = click.option(
     "--root", type=_FOLDER, default=".", show_default=True, help="Folder that holds the videos."
 )
 shards_argument = click.argument("shards", type=_FOLDER)
+
+
+def _setting(flag: str, **kind: Any) -> Callable[[Any], Any]:
+    """Declare an option that is a field of `ExtractSettings`, with the field's default."""
+    fields = {field.name: field.default for field in dataclasses.fields(ExtractSettings)}
+    default = fields[flag.removeprefix("--").replace("-", "_")]
+    return click.option(flag, default=default, show_default=True, **kind)
 
 
 class _Commands(click.Group):
@@ -124,43 +135,30 @@ def manifest(
     help="Crops to label: all (1020), center, grid:S (every S pixels) or random:K.  "
     "[default: all; center with --profile authors]",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of random:K.")
-@click.option(
+@_setting("--seed", help="Seed of random:K.")
+@_setting(
     "--profile",
-    type=click.Choice(["paper", "authors"]),
-    default="paper",
-    show_default=True,
+    type=click.Choice(PROFILES),
     help="The paper's conventions, or the released code's with its quirks.",
 )
-@click.option(
-    "--frames",
-    default="jpeg:95",
-    show_default=True,
-    help="How frames are stored: jpeg[:QUALITY], raw or none.",
-)
-@click.option(
+@_setting("--frames", help=f"How frames are stored: {FRAME_FORMATS}.")
+@_setting(
     "--store-flow",
     type=click.Choice(["none", "float16", "float32"]),
     is_flag=False,
     flag_value="float16",
-    default="none",
-    show_default=True,
     help="Store flow too; float16 if no type follows.",
 )
 @click.option("--no-labels", is_flag=True, help="Frames and classes only: no flow, no labels.")
 @click.option("--no-boundaries", is_flag=True, help="Do not store motion boundaries.")
-@click.option(
+@_setting(
     "--clip-stride",
     type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
     help="Frames from one clip's start to the next one's.",
 )
-@click.option(
+@_setting(
     "--clips-per-shard",
     type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
     help="About how many clips a shard holds.",
 )
 @click.option(
@@ -192,7 +190,6 @@ def extract(
     """
     from labelgen.flow.methods import parse_flow
     from labelgen.run.pipeline import run
-    from labelgen.shards.settings import ExtractSettings, default_crops
 
     summary = run(
         manifest_file,

@@ -51,6 +51,11 @@ def middlebury(name: str) -> tuple[np.ndarray, np.ndarray]:
     folder = SHARED / "data" / "flow" / name
     if not folder.is_dir():
         pytest.skip(f"the Middlebury pair {folder} is absent (set LABELGEN_SHARED)")
+    return read_middlebury(folder)
+
+
+def read_middlebury(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (2, H, W) uint8 of a Middlebury pair and its flow (2, H, W), NaN where unknown."""
     frames = [cv2.imread(str(folder / f"frame{i}.png"), cv2.IMREAD_GRAYSCALE) for i in (10, 11)]
     raw = (folder / "flow10.flo").read_bytes()
     width, height = np.frombuffer(raw[4:12], np.int32)

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from labelgen.geometry import CROP_SIZE
 from train import TrainError
-from train.data.dataset import CROP, ClipDataset, ClipSampler, make_loader
+from train.data.dataset import ClipDataset, make_loader
+from train.data.sampler import ClipSampler
 from train.data.shards import ShardSet, open_shards
 from train.device import Machine, choose_device, use_bf16
-from train.models.c3d import C3D, StatisticsNet, make_optimizer
+from train.models.c3d import C3D
+from train.models.heads import StatisticsNet, make_optimizer
 from train.recipe import BRANCHES, Recipe, task_columns
 
 ROUNDS = 5  # of turns between the loader and a baseline; the medians count
@@ -55,7 +58,7 @@ def run(
     if bf16:
         contiguous = replace(machine, compiled=False)
         plain = Step(recipe, contiguous, device, bf16=False, layout=torch.contiguous_format)
-    clips = torch.randint(0, 256, (batch, 16, CROP, CROP, 3), dtype=torch.uint8)
+    clips = torch.randint(0, 256, (batch, 16, CROP_SIZE, CROP_SIZE, 3), dtype=torch.uint8)
     values = torch.randint(1, 5, (batch, 27), dtype=torch.uint8)
 
     loader = rate(lambda: next(loads), batch, seconds)

@@ -8,7 +8,6 @@ are initialised, and every choice of the loader is a function of (seed, epoch, c
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from labelgen.files import replacing
 from train import TrainError
 from train.recipe import Recipe
 
@@ -62,12 +62,8 @@ def save(
         "recipe": recipe.as_dict(),
         "labels": labels,
     }
-    temporary = path.with_name(path.name + ".writing")
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as partial:
+        torch.save(content, partial)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -134,6 +130,5 @@ def export(run: Path, output: Path) -> None:
         "labels": json.dumps(content["labels"], sort_keys=True),
         "epochs": str(content["progress"]["epoch"]),
     }
-    temporary = output.with_name(output.name + ".writing")
-    save_file(weights, temporary, metadata=metadata)
-    os.replace(temporary, output)
+    with replacing(output) as partial:
+        save_file(weights, partial, metadata=metadata)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import labelgen
 from labelgen.errors import LabelgenError
-from train.recipe import BRANCHES, INITS, PIXELS, RECIPES, STILL, TARGETS, Recipe
+from train.recipe import INITS, PIXELS, RECIPES, STILL, TARGETS, Recipe
 
 if TYPE_CHECKING:
     from train.device import Machine
@@ -37,16 +39,32 @@ workers_option = click.option(
 )
 compile_option = click.option("--compile", "compiled", is_flag=True, help="Use torch.compile.")
 batch_norm_option = click.option(
-    "--batch-norm", is_flag=True, help="Batch norm after each convolution."
+    "--batch-norm", is_flag=True, default=None, help="Batch norm after each convolution."
 )
 
-width_option = click.option(
-    "--width", type=float, help="Share of the paper's filters and hidden units. [1]"
+
+def _recipe_option(flag: str, text: str = "", **kind: Any) -> Callable[[Any], Any]:
+    """Declare an option that overrides a field of the recipe; its help ends with the defaults."""
+    field = flag.removeprefix("--").replace("-", "_")
+    values = {name: getattr(recipe, field) for name, recipe in RECIPES.items()}
+    if len(set(values.values())) == 1:
+        defaults = _shown(next(iter(values.values())))
+    else:
+        defaults = "; ".join(f"{name}: {_shown(value)}" for name, value in values.items())
+    return click.option(flag, help=f"{text} [{defaults}]".strip(), **kind)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else f"{value}"
+
+
+width_option = _recipe_option(
+    "--width", "Share of the paper's filters and hidden units.", type=float
 )
 
 
 @click.group()
-@click.version_option(package_name="motion-appearance")
+@click.version_option(labelgen.__version__, prog_name="train")
 def cli() -> None:
     """Pre-train C3D on motion and appearance labels.
 
@@ -78,27 +96,22 @@ def cli() -> None:
     show_default=True,
     help="The paper's schedule; each of the next options overrides a part of it.",
 )
-@click.option("--batch", type=int, help="Clips per step, over all ranks. [ucf101, kinetics: 30]")
-@click.option("--epochs", type=int, help="[ucf101, kinetics: 20]")
-@click.option("--lr", type=float, help="[ucf101: 0.001; kinetics: 0.0005]")
-@click.option(
-    "--lr-every", type=int, help="Epochs between divisions by 10. [ucf101: 5; kinetics: 7]"
-)
-@click.option("--weight-decay", type=float, help="On fully connected weights. [0.005]")
-@click.option(
-    "--tasks",
-    help=f"Label name prefixes, by comma: motion, motion/grid, ... [{','.join(BRANCHES)}]",
-)
-@click.option("--motion-weight", type=float, help="Of the branch in the loss. [1]")
-@click.option("--appearance-weight", type=float, help="Of the branch in the loss. [1]")
+@_recipe_option("--batch", "Clips per step, over all ranks.", type=int)
+@_recipe_option("--epochs", "Passes over the clips.", type=int)
+@_recipe_option("--lr", "Learning rate.", type=float)
+@_recipe_option("--lr-every", "Epochs between divisions of the rate by 10.", type=int)
+@_recipe_option("--weight-decay", "On fully connected weights.", type=float)
+@_recipe_option("--tasks", "Label name prefixes, by comma: motion, motion/grid, ...")
+@_recipe_option("--motion-weight", "Of the branch in the loss.", type=float)
+@_recipe_option("--appearance-weight", "Of the branch in the loss.", type=float)
 @batch_norm_option
-@click.option("--init", type=click.Choice(INITS), help="Of the weights. [release]")
+@_recipe_option("--init", "Of the weights.", type=click.Choice(INITS))
 @width_option
-@click.option("--pixels", type=click.Choice(list(PIXELS)), help="Pixel scaling. [raw]")
-@click.option(
+@_recipe_option("--pixels", "Pixel scaling.", type=click.Choice(list(PIXELS)))
+@_recipe_option(
     "--targets",
+    "Regress the 1-based labels, or labels of zero mean and unit variance.",
     type=click.Choice(TARGETS),
-    help="Regress the 1-based labels, or labels of zero mean and unit variance. [raw]",
 )
 @click.option(
     "--drop-still",
@@ -107,7 +120,7 @@ def cli() -> None:
     flag_value=STILL,
     help=f"Leave out clips of less motion energy than this. [keep all; {STILL} without a value]",
 )
-@click.option("--seed", type=int, help="[0]")
+@_recipe_option("--seed", type=int)
 @device_option
 @precision_option
 @workers_option
@@ -174,7 +187,7 @@ def _machine(device: str, workers: int | None, **settings: Any) -> Machine:
 
 def _recipe(name: str, overrides: dict[str, Any]) -> Recipe:
     """Override a named recipe with the options that were given."""
-    given = {key: value for key, value in overrides.items() if value not in (None, False)}
+    given = {key: value for key, value in overrides.items() if value is not None}
     if "tasks" in given:
         given["tasks"] = tuple(part.strip() for part in given["tasks"].split(","))
     return Recipe.from_dict({**RECIPES[name].as_dict(), **given})
@@ -197,16 +210,14 @@ def export(run: Path, output: Path) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A .png file.")
 def curve(run: Path, output: Path) -> None:
     """Draw a run's explained variance over its epochs."""
-    from train.log import draw_curve
+    from train.curve import draw_curve
 
     draw_curve(run, output)
 
 
 @cli.command()
 @labels_option
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=30, show_default=True, help="Clips per step."
-)
+@_recipe_option("--batch", "Clips per step.", type=click.IntRange(min=1))
 @click.option(
     "--seconds", type=float, default=10.0, show_default=True, help="Length of each measurement."
 )
@@ -223,15 +234,13 @@ def curve(run: Path, output: Path) -> None:
 @compile_option
 def bench(
     labels: str,
-    batch: int,
     seconds: float,
     baseline: Path | None,
-    batch_norm: bool,
-    width: float | None,
     device: str,
     precision: str,
     workers: int | None,
     compiled: bool,
+    **overrides: Any,
 ) -> None:
     """Measure the loader alone, the step alone and both, and say which one limits."""
     from train import bench
@@ -239,7 +248,7 @@ def bench(
     print(
         bench.run(
             labels,
-            recipe=Recipe(batch=batch, batch_norm=batch_norm, width=width or 1.0),
+            recipe=_recipe("ucf101", overrides),
             machine=_machine(device, workers, precision=precision, compiled=compiled),
             seconds=seconds,
             baseline=baseline,

@@ -25,18 +25,13 @@ from torch.nn.parallel import DistributedDataParallel
 from labelgen import LABELS, flip_labels
 from train import TrainError, checkpoint, log
 from train.checkpoint import Progress
-from train.data.dataset import (
-    ClipDataset,
-    ClipSampler,
-    central_crop,
-    make_loader,
-    ordered_batches,
-    split_by_video,
-)
+from train.data.dataset import ClipDataset, central_crop, make_loader
+from train.data.sampler import ClipSampler, ordered_batches, split_by_video
 from train.data.shards import ShardSet, open_shards
 from train.device import Machine, Ranks, StopRequest, choose_device, distributed, use_bf16
 from train.metrics import LabelStats
-from train.models.c3d import C3D, StatisticsNet, make_optimizer, set_rate
+from train.models.c3d import C3D
+from train.models.heads import StatisticsNet, make_optimizer, set_rate
 from train.recipe import Recipe, task_columns
 
 

@@ -21,25 +21,21 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from labelgen.flow.pyramid import (
+    WarpScratch,
     check_counts,
-    check_grey,
     check_positive,
     check_scale_step,
-    consecutive_flow,
-    enlarge,
     gradient,
     interleave,
-    level_sizes,
-    resize,
     warp_row,
     warp_scratch,
 )
+from labelgen.flow.solver import Solver
 from labelgen.flow.vectors import (
     STEPS,
     WIDE,
@@ -118,7 +114,7 @@ class Workspace(NamedTuple):
     system : flat; (height + 2, SYSTEM, 2, stride / 2 + 8): even columns, then odd ones, so that the
         cells of one colour of the checkerboard lie side by side
     inside : one row, 1 in the frame and 0 right of it
-    places, weights, samples : scratch of `warp_row`
+    warp : scratch of `warp_row`
     row : scratch for one row of the system in pixel order
     """
 
@@ -128,10 +124,20 @@ class Workspace(NamedTuple):
     planes: np.ndarray
     system: np.ndarray
     inside: np.ndarray
-    places: np.ndarray
-    weights: np.ndarray
-    samples: np.ndarray
+    warp: WarpScratch
     row: np.ndarray
+
+
+class Terms(NamedTuple):
+    """What the iterations of one level need of the settings; names as in `BroxSettings`."""
+
+    alpha: Scalar
+    gamma: Scalar
+    epsilon: Scalar
+    omega: Scalar
+    warps: int
+    nonlinear: int
+    sweeps: int
 
 
 class Level(NamedTuple):
@@ -153,22 +159,18 @@ class Level(NamedTuple):
 @inner_kernel
 def _linearise(work: Workspace, level: Level, after: Level) -> None:
     """Warp I2 and its derivatives; take from the residuals the part that the flow changes."""
-    planes, stride, samples = work.planes, work.stride, work.samples
+    planes, stride, samples = work.planes, work.stride, work.warp.samples
     height, width, padded = work.height, work.width, work.stride - WIDE
     zero, one = splat(np.float32(0)), splat(np.float32(1))
     for y in range(height):
         row = (y + 1) * PLANES * stride + WIDE
         at_u, at_v = row + U * stride, row + V * stride
-        warp_row(
-            after.second, planes, at_u, at_v, y, height, width, work.places, work.weights, samples
-        )
+        warp_row(after.second, planes, at_u, at_v, y, height, width, work.warp)
         for x in range(0, width, WIDE):
             store(planes, row + IXX * stride + x, load_every4(samples, 4 * x))
             store(planes, row + IXY * stride + x, load_every4(samples, 4 * x + 1))
             store(planes, row + IYY * stride + x, load_every4(samples, 4 * x + 2))
-        warp_row(
-            after.first, planes, at_u, at_v, y, height, width, work.places, work.weights, samples
-        )
+        warp_row(after.first, planes, at_u, at_v, y, height, width, work.warp)
         for x in range(0, width, WIDE):
             u, v = load(planes, at_u + x), load(planes, at_v + x)
             ix, iy = load_every4(samples, 4 * x + 1), load_every4(samples, 4 * x + 2)
@@ -339,94 +341,18 @@ def _read_solution(work: Workspace) -> None:
 
 
 @entry_kernel
-def _solve_level(
-    work: Workspace,
-    level: Level,
-    after: Level,
-    alpha: Scalar,
-    gamma: Scalar,
-    epsilon: Scalar,
-    omega: Scalar,
-    warps: int,
-    nonlinear: int,
-    sweeps: int,
-) -> None:
+def _solve_level(work: Workspace, level: Level, after: Level, terms: Terms) -> None:
     """All warps of one level: the flow in `work` becomes the flow from I1 `level` to I2 `after`."""
-    for _ in range(warps):
+    for _ in range(terms.warps):
         _linearise(work, level, after)
-        for _ in range(nonlinear):
+        for _ in range(terms.nonlinear):
             _repeat_flow(work)
-            _weigh_smoothness(work, epsilon)
-            _build_system(work, alpha, gamma, epsilon)
-            for _ in range(sweeps):
-                _relax(work, 0, omega)
-                _relax(work, 1, omega)
+            _weigh_smoothness(work, terms.epsilon)
+            _build_system(work, terms.alpha, terms.gamma, terms.epsilon)
+            for _ in range(terms.sweeps):
+                _relax(work, 0, terms.omega)
+                _relax(work, 1, terms.omega)
             _read_solution(work)
-
-
-def brox_flow(grey: np.ndarray, settings: BroxSettings = BroxSettings()) -> np.ndarray:
-    """Flow between consecutive frames of a clip.
-
-    Parameters
-    ----------
-    grey : (T, H, W) uint8, T >= 2
-    settings : parameters of the method
-
-    Returns
-    -------
-    flow : (T - 1, 2, H, W) float32
-        Flow i takes the pixels of frame i to frame i + 1: channel 0 is u, to the right, channel 1
-        is v, down, in pixels per frame. Two equal frames give exactly zero.
-
-    Raises
-    ------
-    ValueError
-        If `grey` is not uint8 of that shape.
-    """
-    check_grey(grey)
-    sizes = level_sizes(*grey.shape[1:], scales=settings.scales, step=settings.scale_step)
-    works = [_make_workspace(height, width) for height, width in sizes]
-    return consecutive_flow(
-        grey,
-        partial(_make_levels, sizes=sizes, settings=settings),
-        partial(_pair_flow, works=works, settings=settings),
-    )
-
-
-def _make_workspace(height: int, width: int) -> Workspace:
-    padded = round_up(round_up(width + 1) // 2) * 2
-    inside = aligned_zeros(padded + WIDE)
-    inside[:width] = 1
-    places, weights = warp_scratch(width)
-    return Workspace(
-        height,
-        width,
-        stride=WIDE + padded,
-        planes=aligned_zeros((height + 2) * PLANES * (WIDE + padded) + WIDE),
-        system=aligned_zeros((height + 2) * SYSTEM * (padded + 2 * WIDE) + WIDE),
-        inside=inside,
-        places=places,
-        weights=weights,
-        samples=aligned_zeros(4 * padded + WIDE),
-        row=aligned_zeros(SYSTEM * (WIDE + padded) + WIDE),
-    )
-
-
-def _make_levels(
-    frame: np.ndarray, sizes: list[tuple[int, int]], settings: BroxSettings
-) -> list[Level]:
-    image = _blur(frame.astype(np.float32), settings.sigma)
-    levels: list[Level] = []
-    for height, width in sizes:
-        if levels:
-            image = resize(image, (height, width), (1 / settings.scale_step,) * 2)
-        ix, iy = gradient(image)
-        ixx, ixy = gradient(ix)
-        _, iyy = gradient(iy)
-        first = interleave(image, ix, iy, border="nearest")
-        second = interleave(ixx, ixy, iyy, border="nearest")
-        levels.append(Level(first, second, _pad(image), _pad(ix), _pad(iy)))
-    return levels
 
 
 def _pad(image: np.ndarray) -> np.ndarray:
@@ -451,26 +377,55 @@ def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return image
 
 
-def _pair_flow(
-    levels: list[Level], following: list[Level], works: list[Workspace], settings: BroxSettings
-) -> np.ndarray:
-    """Flow (2, H, W) from the frame of `levels` to that of `following`, from coarse to fine."""
-    flow = np.zeros((2, works[-1].height, works[-1].width), np.float32)
-    for level, after, work in reversed(list(zip(levels, following, works, strict=True))):
-        planes = work.planes[:-WIDE].reshape(work.height + 2, PLANES, work.stride)
-        inside = planes[1:-1, : V + 1, WIDE : WIDE + work.width].transpose(1, 0, 2)
-        enlarge(flow, inside, settings.scale_step)
-        _solve_level(
-            work,
-            level,
-            after,
-            np.float32(settings.alpha),
-            np.float32(settings.gamma),
-            np.float32(settings.epsilon),
-            np.float32(settings.omega),
-            settings.warps,
-            settings.nonlinear_iterations,
-            settings.sor_iterations,
+class _Brox(Solver[Workspace, Level]):
+    def __init__(self, settings: BroxSettings) -> None:
+        super().__init__(settings)
+        self._settings = settings
+
+    def make_workspace(self, height: int, width: int) -> Workspace:
+        padded = round_up(round_up(width + 1) // 2) * 2
+        inside = aligned_zeros(padded + WIDE)
+        inside[:width] = 1
+        return Workspace(
+            height,
+            width,
+            stride=WIDE + padded,
+            planes=aligned_zeros((height + 2) * PLANES * (WIDE + padded) + WIDE),
+            system=aligned_zeros((height + 2) * SYSTEM * (padded + 2 * WIDE) + WIDE),
+            inside=inside,
+            warp=warp_scratch(width),
+            row=aligned_zeros(SYSTEM * (WIDE + padded) + WIDE),
         )
-        flow = np.ascontiguousarray(inside)
-    return flow
+
+    def prepare(self, frame: np.ndarray) -> np.ndarray:
+        return _blur(frame.astype(np.float32), self._settings.sigma)
+
+    def make_level(self, image: np.ndarray) -> Level:
+        ix, iy = gradient(image)
+        ixx, ixy = gradient(ix)
+        _, iyy = gradient(iy)
+        first = interleave(image, ix, iy, border="nearest")
+        second = interleave(ixx, ixy, iyy, border="nearest")
+        return Level(first, second, _pad(image), _pad(ix), _pad(iy))
+
+    def start(self, work: Workspace) -> np.ndarray:
+        planes = work.planes[:-WIDE].reshape(work.height + 2, PLANES, work.stride)
+        return planes[1:-1, : V + 1, WIDE : WIDE + work.width].transpose(1, 0, 2)
+
+    def solve(self, work: Workspace, level: Level, following: Level) -> None:
+        settings = self._settings
+        terms = Terms(
+            alpha=np.float32(settings.alpha),
+            gamma=np.float32(settings.gamma),
+            epsilon=np.float32(settings.epsilon),
+            omega=np.float32(settings.omega),
+            warps=settings.warps,
+            nonlinear=settings.nonlinear_iterations,
+            sweeps=settings.sor_iterations,
+        )
+        _solve_level(work, level, following, terms)
+
+
+def brox_flow(grey: np.ndarray, settings: BroxSettings = BroxSettings()) -> np.ndarray:
+    """Flow (T - 1, 2, H, W) of a clip (T, H, W) uint8 [1]_; see `labelgen.flow.solver.Solver`."""
+    return _Brox(settings).flow(grey)

@@ -1,23 +1,21 @@
 """Optical flow of a clip by one of several methods (paper, Sec. 3.2: classic coarse-to-fine flow).
 
-A method is one entry of `METHODS`; nothing else needs to know it.
+A method is one entry of `METHODS`; nothing else needs to know it. Its module is imported when the
+method is first asked for, so that settings can be read and hashed without OpenCV.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
-from itertools import pairwise
-from typing import Any
-
-import cv2
-import numpy as np
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from labelgen.errors import LabelgenError
-from labelgen.flow.brox import BroxSettings, brox_flow
-from labelgen.flow.tvl1 import TVL1_PRESETS, Tvl1Settings, tvl1_flow
-from labelgen.video.decode import SMALLEST_SIDE, frame_size_for_flow
+from labelgen.geometry import SMALLEST_SIDE, frame_size_for_flow
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Parameters = Mapping[str, float]
 
@@ -34,7 +32,7 @@ class FlowMethod:
         Takes (T, H, W) uint8 grey frames and all parameters by name; returns (T-1, 2, H, W)
         float32 flow.
     check : callable
-        Takes all parameters by name; raises ValueError or cv2.error for a value out of range.
+        Takes all parameters by name; raises ValueError for a value out of range.
     presets : mapping of mappings, optional
         Named parameters in place of some defaults.
     """
@@ -56,7 +54,7 @@ class FlowSettings:
     parameters : mapping
         All of them.
     size : str
-        As in `labelgen.video.decode.frame_size_for_flow`.
+        As in `labelgen.geometry.frame_size_for_flow`.
     """
 
     method: str
@@ -66,65 +64,6 @@ class FlowSettings:
     def as_dict(self) -> dict[str, Any]:
         """Return what the shard's ``flow`` attribute holds."""
         return {"method": self.method, "size": self.size, **self.parameters}
-
-
-def optical_flow(frames: np.ndarray, *, method: str = "tvl1", **parameters: float) -> np.ndarray:
-    """Return the flow of each pair of consecutive frames.
-
-    Parameters
-    ----------
-    frames : (T, H, W, 3) uint8
-        RGB, T at least 2.
-    method : str, optional
-        A name of `METHODS`, and after a colon one of its presets if you like: ``tvl1:fast``.
-    **parameters
-        Of the method, in place of its defaults.
-
-    Returns
-    -------
-    (T-1, 2, H, W) float32
-        u (right) and v (down) in pixels per frame; flow i goes from frame i to frame i + 1.
-
-    Raises
-    ------
-    LabelgenError
-        If the method, preset or a parameter is unknown, or a value has the wrong type or range.
-    ValueError
-        If `frames` has another shape or type.
-    """
-    name, _, preset = method.partition(":")
-    settings = flow_settings(name, parameters, preset=preset)
-    frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[0] < 2 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-        raise ValueError(
-            "frames must be (T, H, W, 3) uint8 RGB with T >= 2, "
-            f"got {frames.dtype} of shape {frames.shape}"
-        )
-    return flow_of(frames, settings)
-
-
-def flow_of(frames: np.ndarray, settings: FlowSettings) -> np.ndarray:
-    """Return the flow of checked RGB frames under complete settings; see `optical_flow`."""
-    return flow_of_grey(np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]), settings)
-
-
-def flow_of_grey(grey: np.ndarray, settings: FlowSettings) -> np.ndarray:
-    """Return the flow of (T, H, W) uint8 grey frames; see `optical_flow`."""
-    return METHODS[settings.method].compute(grey, **settings.parameters)
-
-
-def resized_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return flow (N, 2, H, W) resized to another height and width, its vectors scaled along."""
-    height, width = size
-    scale = (width / flow.shape[3], height / flow.shape[2])
-    resized = [
-        [
-            cv2.resize(plane, (width, height)) * factor
-            for plane, factor in zip(pair, scale, strict=True)
-        ]
-        for pair in flow
-    ]
-    return np.array(resized, dtype=np.float32)
 
 
 def flow_settings(
@@ -144,7 +83,7 @@ def flow_settings(
     """
     if method not in METHODS:
         raise LabelgenError(f"unknown flow method {method!r}; use one of {', '.join(METHODS)}")
-    known = METHODS[method]
+    known = flow_method(method)
     if preset and preset not in known.presets:
         presets = ", ".join(known.presets) or "none"
         raise LabelgenError(f"flow method {method} has no preset {preset!r}; it has {presets}")
@@ -158,7 +97,7 @@ def flow_settings(
     frame_size_for_flow(size, (SMALLEST_SIDE, SMALLEST_SIDE))
     try:
         known.check(**values)
-    except (ValueError, cv2.error) as error:
+    except ValueError as error:
         raise LabelgenError(f"flow method {method} does not take {values}: {error}") from None
     return FlowSettings(method, values, size)
 
@@ -192,57 +131,47 @@ def _typed(name: str, value: Any, *, kind: type) -> float:
         raise LabelgenError(f"flow parameter {name} must be {what}, got {value!r}") from None
 
 
-def _trial(compute: Callable[..., np.ndarray]) -> Callable[..., object]:
-    """Return a check that tries parameters on two small frames: OpenCV checks them only in use."""
-    return functools.partial(compute, np.zeros((2, SMALLEST_SIDE, SMALLEST_SIDE), np.uint8))
+@cache
+def flow_method(name: str) -> FlowMethod:
+    """Return a method by its name in `METHODS`."""
+    return METHODS[name]()
 
 
-def _by_pairs(
-    grey: np.ndarray, solve: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
-    pairs = [solve(first, second) for first, second in pairwise(grey)]
-    return np.ascontiguousarray(np.stack(pairs).transpose(0, 3, 1, 2))
+def _tvl1() -> FlowMethod:
+    from labelgen.flow.tvl1 import TVL1_PRESETS, Tvl1Settings, tvl1_flow
 
-
-def _tvl1(grey: np.ndarray, **parameters: Any) -> np.ndarray:
-    return tvl1_flow(grey, settings=Tvl1Settings(**parameters))
-
-
-def _brox(grey: np.ndarray, **parameters: Any) -> np.ndarray:
-    return brox_flow(grey, settings=BroxSettings(**parameters))
-
-
-def _opencv_tvl1(grey: np.ndarray, **parameters: float) -> np.ndarray:
-    solver = cv2.optflow.DualTVL1OpticalFlow_create()
-    for name, value in parameters.items():
-        getattr(solver, f"set{name.title().replace('_', '')}")(value)
-    return _by_pairs(grey, lambda first, second: solver.calc(first, second, None))
-
-
-def _farneback(grey: np.ndarray, **parameters: Any) -> np.ndarray:
-    return _by_pairs(
-        grey,
-        lambda first, second: cv2.calcOpticalFlowFarneback(
-            first, second, None, **parameters, flags=0
-        ),
+    return FlowMethod(
+        dataclasses.asdict(Tvl1Settings()),
+        lambda grey, **parameters: tvl1_flow(grey, Tvl1Settings(**parameters)),
+        Tvl1Settings,
+        {name: dataclasses.asdict(preset) for name, preset in TVL1_PRESETS.items()},
     )
 
 
-def _dis(grey: np.ndarray, *, preset: int) -> np.ndarray:
-    solver = cv2.DISOpticalFlow_create(preset)
-    return _by_pairs(grey, lambda first, second: solver.calc(first, second, None))
+def _brox() -> FlowMethod:
+    from labelgen.flow.brox import BroxSettings, brox_flow
+
+    return FlowMethod(
+        dataclasses.asdict(BroxSettings()),
+        lambda grey, **parameters: brox_flow(grey, BroxSettings(**parameters)),
+        BroxSettings,
+    )
 
 
-METHODS = {
-    "tvl1": FlowMethod(
-        dataclasses.asdict(Tvl1Settings()),
-        _tvl1,
-        Tvl1Settings,
-        {name: dataclasses.asdict(preset) for name, preset in TVL1_PRESETS.items()},
-    ),
-    "brox": FlowMethod(dataclasses.asdict(BroxSettings()), _brox, BroxSettings),
-    "opencv-tvl1": FlowMethod(
-        {
+def _opencv(function: str, **defaults: float) -> FlowMethod:
+    from labelgen.flow import opencv
+
+    compute = getattr(opencv, function)
+    return FlowMethod(defaults, compute, partial(opencv.check, compute))
+
+
+METHODS: Mapping[str, Callable[[], FlowMethod]] = {
+    "tvl1": _tvl1,
+    "brox": _brox,
+    "opencv-tvl1": partial(
+        _opencv,
+        "tvl1_flow",
+        **{
             "tau": 0.25,
             "lambda": 0.15,
             "theta": 0.3,
@@ -254,21 +183,17 @@ METHODS = {
             "outer_iterations": 10,
             "median_filtering": 5,
         },
-        _opencv_tvl1,
-        _trial(_opencv_tvl1),
     ),
-    "farneback": FlowMethod(
-        {
-            "pyr_scale": 0.5,
-            "levels": 3,
-            "winsize": 15,
-            "iterations": 3,
-            "poly_n": 5,
-            "poly_sigma": 1.2,
-        },
-        _farneback,
-        _trial(_farneback),
+    "farneback": partial(
+        _opencv,
+        "farneback_flow",
+        pyr_scale=0.5,
+        levels=3,
+        winsize=15,
+        iterations=3,
+        poly_n=5,
+        poly_sigma=1.2,
     ),
-    "dis": FlowMethod({"preset": 2}, _dis, _trial(_dis)),
+    "dis": partial(_opencv, "dis_flow", preset=2),
 }
 """The flow methods by name; docs/flow.md says when to use which."""

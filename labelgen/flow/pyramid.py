@@ -13,9 +13,8 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,7 +41,6 @@ from labelgen.flow.vectors import (
 )
 
 Vectors = tuple[np.ndarray, ...]
-Levels = TypeVar("Levels")
 
 MARGIN = 4  # zero pixels around an image, so that a 4x4 gather at the border needs no test
 SMALLEST = 16  # a level is not made if a side would be shorter; OpenCV's rule
@@ -71,30 +69,6 @@ def check_scale_step(step: float) -> None:
         raise ValueError(f"scale_step must be between 0.1 and 0.95, not {step!r}.")
 
 
-def check_grey(grey: np.ndarray) -> None:
-    """Raise ValueError unless `grey` is (T >= 2, H >= 1, W >= 1) uint8."""
-    found = f"{grey.dtype} of shape {grey.shape}" if isinstance(grey, np.ndarray) else type(grey)
-    if not isinstance(grey, np.ndarray) or grey.dtype != np.uint8 or grey.ndim != 3:
-        raise ValueError(f"Grey frames must be a uint8 array of shape (T, H, W), not {found}.")
-    if grey.shape[0] < 2 or 0 in grey.shape:
-        raise ValueError(f"Optical flow needs at least 2 frames of at least 1 pixel, not {found}.")
-
-
-def consecutive_flow(
-    grey: np.ndarray,
-    make_levels: Callable[[np.ndarray], Levels],
-    pair_flow: Callable[[Levels, Levels], np.ndarray],
-) -> np.ndarray:
-    """Flow (T - 1, 2, H, W) between consecutive frames (T, H, W); each pyramid serves two pairs."""
-    flow = np.empty((len(grey) - 1, 2, *grey.shape[1:]), np.float32)
-    levels = make_levels(grey[0])
-    for index, frame in enumerate(grey[1:]):
-        following = make_levels(frame)
-        flow[index] = pair_flow(levels, following)
-        levels = following
-    return flow
-
-
 def level_sizes(height: int, width: int, *, scales: int, step: float) -> list[tuple[int, int]]:
     """Sizes (height, width) of a pyramid's levels, finest first, each `step` times the last."""
     sizes = [(height, width)]
@@ -120,18 +94,27 @@ def resize(image: np.ndarray, size: tuple[int, int], scales: tuple[float, float]
     """
     target = np.empty(size, np.float32)
     rows, columns = map(_places, size, scales, image.shape)
-    _blend(image, np.empty((len(image), size[1]), np.float32), target, *rows, *columns)
+    _blend(image, np.empty((len(image), size[1]), np.float32), target, rows, columns)
     return target
 
 
+class _Blend(NamedTuple):
+    """Along one axis, the two source pixels of each target pixel, and the weight of the second."""
+
+    first: np.ndarray
+    second: np.ndarray
+    weight: np.ndarray
+
+
 @lru_cache(maxsize=64)
-def _places(count: int, scale: float, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _places(count: int, scale: float, length: int) -> _Blend:
     """Source pixel at or before each target pixel's centre, the one after it, and its weight."""
     position = np.clip((np.arange(count) + 0.5) * scale - 0.5, 0, length - 1)
     first = np.floor(position)
     after = np.minimum(first + 1, length - 1)
     # Unsigned, so that the kernel need not look out for negative indices.
-    return first.astype(np.uint32), after.astype(np.uint32), (position - first).astype(np.float32)
+    weight = (position - first).astype(np.float32)
+    return _Blend(first.astype(np.uint32), after.astype(np.uint32), weight)
 
 
 @entry_kernel
@@ -139,21 +122,18 @@ def _blend(
     image: np.ndarray,
     wide: np.ndarray,
     target: np.ndarray,
-    above: np.ndarray,
-    below: np.ndarray,
-    down: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
-    along: np.ndarray,
+    rows: _Blend,
+    columns: _Blend,
 ) -> None:
     """Blend along x into `wide` (H, w), of which the target reads most rows twice, then along y."""
+    left, right, weight = columns
     one = np.float32(1)
     for y in range(wide.shape[0]):
         for x in range(wide.shape[1]):
-            w = along[x]
+            w = weight[x]
             wide[y, x] = image[y, left[x]] * (one - w) + image[y, right[x]] * w
     for y in range(target.shape[0]):
-        i, j, w = above[y], below[y], down[y]
+        i, j, w = rows.first[y], rows.second[y], rows.weight[y]
         for x in range(target.shape[1]):
             target[y, x] = wide[i, x] * (one - w) + wide[j, x] * w
 
@@ -206,6 +186,29 @@ def interleave(*channels: np.ndarray, border: str = "zero") -> np.ndarray:
     return taps.reshape(-1)
 
 
+class WarpScratch(NamedTuple):
+    """What `warp_row` writes for one row of a level.
+
+    Attributes
+    ----------
+    places : (2 * W rounded up) int32, first taps along x, then along y
+    weights : flat; for every eight pixels eight vectors lie together, four along x and four along
+        y: one address leads to all of a pixel's weights
+    samples : flat float32, the result: four channels per pixel, W rounded up, and a vector more
+    """
+
+    places: np.ndarray
+    weights: np.ndarray
+    samples: np.ndarray
+
+
+def warp_scratch(width: int) -> WarpScratch:
+    """Return scratch for the rows of a level; its samples may be read in blocks of 16 pixels."""
+    padded = round_up(width)
+    samples = aligned_zeros(4 * round_up(round_up(width + 1) // 2) * 2 + WIDE)
+    return WarpScratch(np.zeros(2 * padded, np.int32), aligned_zeros(WIDE * padded), samples)
+
+
 @inner_kernel
 def warp_row(
     taps: np.ndarray,
@@ -215,9 +218,7 @@ def warp_row(
     y: int,
     height: int,
     width: int,
-    places: np.ndarray,
-    weights: np.ndarray,
-    target: np.ndarray,
+    scratch: WarpScratch,
 ) -> None:
     """Bicubic samples [2]_ of all channels at ``(x + u, y + v)`` for the pixels x of row y.
 
@@ -228,9 +229,10 @@ def warp_row(
     ----------
     taps : flat float32 of the shape that `interleave` makes
     flow : flat float32; u is read from `u_at` on, v from `v_at` on, in whole vectors
-    places, weights : scratch that `warp_scratch` makes
-    target : flat float32, overwritten: four (or eight) channels per pixel
+    height, width : of the image, in pixels
+    scratch : that `warp_scratch` makes; its samples are the result
     """
+    places, weights = scratch.places, scratch.weights
     span = places.size // 2
     for x in range(0, width, WIDE):
         at_x = splat(np.float32(x)) + load(STEPS, 0) + load(flow, u_at + x)
@@ -247,7 +249,7 @@ def warp_row(
         value = fma(splat4(weights[k + 5 * WIDE]), _across(taps, at + pitch, a, b, c, d), value)
         value = fma(splat4(weights[k + 6 * WIDE]), _across(taps, at + 2 * pitch, a, b, c, d), value)
         value = fma(splat4(weights[k + 7 * WIDE]), _across(taps, at + 3 * pitch, a, b, c, d), value)
-        store(target, 4 * x, value)
+        store(scratch.samples, 4 * x, value)
 
 
 @inner_kernel
@@ -275,15 +277,6 @@ def _across(
     value = fma(b, load4(taps, at + 4), a * load4(taps, at))
     value = fma(c, load4(taps, at + 8), value)
     return fma(d, load4(taps, at + 12), value)
-
-
-def warp_scratch(width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scratch for `warp_row`: first taps along x, then along y; and the weights.
-
-    For every eight pixels eight vectors of weights lie together, four along x and four along y: one
-    address leads to all of a pixel's weights.
-    """
-    return np.zeros(2 * round_up(width), np.int32), aligned_zeros(WIDE * round_up(width))
 
 
 @inner_kernel

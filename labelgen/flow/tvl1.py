@@ -26,27 +26,23 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from labelgen.flow.pyramid import (
+    WarpScratch,
     check_counts,
-    check_grey,
     check_positive,
     check_scale_step,
-    consecutive_flow,
-    enlarge,
     gradient,
     interleave,
-    level_sizes,
     median_filter,
     median_scratch,
-    resize,
     warp_row,
     warp_scratch,
 )
+from labelgen.flow.solver import Solver
 from labelgen.flow.vectors import (
     WIDE,
     Scalar,
@@ -132,7 +128,7 @@ class Workspace(NamedTuple):
     rows : flat; (height + 2, PLANES * stride), a row above the frame and one below it, each with
         all of its fields, in the order said above, since each iteration reads them all
     theta : one row of theta, zero beyond the frame, where the flow therefore stands still
-    places, weights, samples : scratch of `warp_row`
+    warp : scratch of `warp_row`
     scratch : scratch of `median_filter`
     moved : (8) the squared change of the flow in the last iteration, lane by lane
     """
@@ -142,11 +138,30 @@ class Workspace(NamedTuple):
     stride: int
     rows: np.ndarray
     theta: np.ndarray
-    places: np.ndarray
-    weights: np.ndarray
-    samples: np.ndarray
+    warp: WarpScratch
     scratch: np.ndarray
     moved: np.ndarray
+
+
+class Terms(NamedTuple):
+    """What the iterations of one level need of the settings.
+
+    Attributes
+    ----------
+    bound : largest step of the thresholding per unit of gradient, lambda theta
+    rate : of the dual step, tau / theta
+    tolerance : squared change of the flow, summed over the frame, at which a warp ends
+    warps, rounds, inner : linearisations; rounds in each; iterations in a round, at most
+    median : whether a median filter precedes each round
+    """
+
+    bound: Scalar
+    rate: Scalar
+    tolerance: float
+    warps: int
+    rounds: int
+    inner: int
+    median: bool
 
 
 class Level(NamedTuple):
@@ -289,13 +304,10 @@ def _copy_above(rows: np.ndarray, row: int, pitch: int, width: int) -> None:
 @inner_kernel
 def _linearise(work: Workspace, grey: np.ndarray, taps: np.ndarray) -> None:
     """Warp I1 and its derivatives by the flow and write the data term's coefficients."""
-    rows, stride, samples = work.rows, work.stride, work.samples
+    rows, stride, samples = work.rows, work.stride, work.warp.samples
     for y in range(work.height):
         row = (y + 1) * PLANES * stride + WIDE
-        warp_row(
-            taps, rows, row, row + V * stride, y, work.height, work.width,
-            work.places, work.weights, samples,
-        )  # fmt: skip
+        warp_row(taps, rows, row, row + V * stride, y, work.height, work.width, work.warp)
         for x in range(0, work.width, WIDE):
             at, data = row + x, row + DATA * stride + 4 * x
             ix, iy = load_every4(samples, 4 * x + 1), load_every4(samples, 4 * x + 2)
@@ -334,33 +346,22 @@ def _planned(change: float, tolerance: Scalar, left: int) -> int:
 
 
 @entry_kernel
-def _solve_level(
-    work: Workspace,
-    grey: np.ndarray,
-    taps: np.ndarray,
-    bound: Scalar,
-    rate: Scalar,
-    tolerance: Scalar,
-    warps: int,
-    rounds: int,
-    inner: int,
-    median: bool,
-) -> None:
+def _solve_level(work: Workspace, grey: np.ndarray, taps: np.ndarray, terms: Terms) -> None:
     """All warps of one level: the flow in `work` becomes the flow from I0 `grey` to I1 `taps`."""
-    wave = LONGEST_WAVE
-    for _ in range(warps):
+    wave, tolerance = LONGEST_WAVE, terms.tolerance
+    for _ in range(terms.warps):
         _linearise(work, grey, taps)
         change = np.inf
         taken = 0
-        for _ in range(rounds):
+        for _ in range(terms.rounds):
             if change <= tolerance:
                 break
-            if median:
+            if terms.median:
                 _smooth(work)
-            left = inner
+            left = terms.inner
             while left > 0 and change > tolerance:
                 count = min(wave, left) if taken == 0 else _planned(change, tolerance, left)
-                change = _iterate(work, bound, rate, count)
+                change = _iterate(work, terms.bound, terms.rate, count)
                 left -= count
                 taken += count
         # Each warp takes fewer iterations than the one before: a first wave that is a quarter of
@@ -368,88 +369,55 @@ def _solve_level(
         wave = min(max(taken // 4, 1), LONGEST_WAVE)
 
 
-def tvl1_flow(grey: np.ndarray, settings: Tvl1Settings = Tvl1Settings()) -> np.ndarray:
-    """Flow between consecutive frames of a clip.
+class _Tvl1(Solver[Workspace, Level]):
+    def __init__(self, settings: Tvl1Settings) -> None:
+        super().__init__(settings)
+        self._settings = settings
 
-    Parameters
-    ----------
-    grey : (T, H, W) uint8, T >= 2
-    settings : parameters of the method
+    def make_workspace(self, height: int, width: int) -> Workspace:
+        padded = round_up(width + 1)
+        stride = WIDE + padded
+        theta = aligned_zeros(padded)
+        theta[:width] = self._settings.theta
+        return Workspace(
+            height,
+            width,
+            stride,
+            rows=aligned_zeros((height + 2) * PLANES * stride + WIDE),
+            theta=theta,
+            warp=warp_scratch(width),
+            scratch=median_scratch(height, width),
+            moved=aligned_zeros(WIDE),
+        )
 
-    Returns
-    -------
-    flow : (T - 1, 2, H, W) float32
-        Flow i takes the pixels of frame i to frame i + 1: channel 0 is u, to the right, channel 1
-        is v, down, in pixels per frame. Two equal frames give exactly zero.
+    def prepare(self, frame: np.ndarray) -> np.ndarray:
+        return frame.astype(np.float32)
 
-    Raises
-    ------
-    ValueError
-        If `grey` is not uint8 of that shape.
-    """
-    check_grey(grey)
-    sizes = level_sizes(*grey.shape[1:], scales=settings.scales, step=settings.scale_step)
-    works = [_make_workspace(height, width, settings.theta) for height, width in sizes]
-    return consecutive_flow(
-        grey,
-        partial(_make_levels, sizes=sizes, step=settings.scale_step),
-        partial(_pair_flow, works=works, settings=settings),
-    )
-
-
-def _make_workspace(height: int, width: int, theta: float) -> Workspace:
-    padded = round_up(width + 1)
-    stride = WIDE + padded
-    inside = aligned_zeros(padded)
-    inside[:width] = theta
-    places, weights = warp_scratch(width)
-    return Workspace(
-        height,
-        width,
-        stride,
-        rows=aligned_zeros((height + 2) * PLANES * stride + WIDE),
-        theta=inside,
-        places=places,
-        weights=weights,
-        samples=aligned_zeros(4 * padded + WIDE),
-        scratch=median_scratch(height, width),
-        moved=aligned_zeros(WIDE),
-    )
-
-
-def _make_levels(frame: np.ndarray, sizes: list[tuple[int, int]], step: float) -> list[Level]:
-    image = frame.astype(np.float32)
-    levels: list[Level] = []
-    for height, width in sizes:
-        if levels:
-            image = resize(image, (height, width), (1 / step, 1 / step))
+    def make_level(self, image: np.ndarray) -> Level:
+        height, width = image.shape
         grey = np.zeros((height, round_up(width + 1)), np.float32)
         grey[:, :width] = image
-        levels.append(Level(grey.ravel(), interleave(image, *gradient(image))))
-    return levels
+        return Level(grey.ravel(), interleave(image, *gradient(image)))
 
-
-def _pair_flow(
-    levels: list[Level], following: list[Level], works: list[Workspace], settings: Tvl1Settings
-) -> np.ndarray:
-    """Flow (2, H, W) from the frame of `levels` to that of `following`, from coarse to fine."""
-    flow = np.zeros((2, works[-1].height, works[-1].width), np.float32)
-    for level, after, work in reversed(list(zip(levels, following, works, strict=True))):
+    def start(self, work: Workspace) -> np.ndarray:
         planes = work.rows[:-WIDE].reshape(work.height + 2, PLANES, work.stride)
         planes[:, PUX:DATA] = planes[:, DOWN:] = 0
-        inside = planes[1:-1, : V + 1, WIDE : WIDE + work.width].transpose(1, 0, 2)
-        enlarge(flow, inside, settings.scale_step)
-        _solve_level(
-            work,
-            level.grey,
-            after.taps,
-            np.float32(settings.lambda_ * settings.theta),
-            np.float32(settings.tau / settings.theta),
-            settings.epsilon**2 * work.height * work.width,
-            settings.warps,
-            settings.outer_iterations,
-            settings.inner_iterations,
-            settings.median_size == 5,
+        return planes[1:-1, : V + 1, WIDE : WIDE + work.width].transpose(1, 0, 2)
+
+    def solve(self, work: Workspace, level: Level, following: Level) -> None:
+        settings = self._settings
+        terms = Terms(
+            bound=np.float32(settings.lambda_ * settings.theta),
+            rate=np.float32(settings.tau / settings.theta),
+            tolerance=settings.epsilon**2 * work.height * work.width,
+            warps=settings.warps,
+            rounds=settings.outer_iterations,
+            inner=settings.inner_iterations,
+            median=settings.median_size == 5,
         )
-        flow = np.ascontiguousarray(inside)
-    return flow
+        _solve_level(work, level.grey, following.taps, terms)
+
+
+def tvl1_flow(grey: np.ndarray, settings: Tvl1Settings = Tvl1Settings()) -> np.ndarray:
+    """TV-L1 flow (T - 1, 2, H, W) of a clip (T, H, W) uint8; see `labelgen.flow.solver.Solver`."""
+    return _Tvl1(settings).flow(grey)

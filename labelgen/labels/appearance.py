@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from labelgen.labels.partitions import ATOMS, BOUNDS, CROP_SIZE, MEMBERS
+from labelgen.geometry import CROP_SIZE, OCTANTS
+from labelgen.labels.partitions import ATOMS, BOUNDS, MEMBERS
 
 APPEARANCE_LABELS = 13
-
-OCTANTS = 8
-"""Dominant colours: the corners of the RGB cube, cut at 128."""
 
 _LEVELS = 256
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from labelgen.geometry import CROP_SIZE, ORIENTATIONS
 from labelgen.labels.appearance import APPEARANCE_LABELS, block_scores, octant
 from labelgen.labels.boundaries import boundary_sums
-from labelgen.labels.motion import MOTION_LABELS, ORIENTATIONS, motion_maps
-from labelgen.labels.partitions import AREAS, BOUNDS, CROP_SIZE, MASKS, PARTITIONS
+from labelgen.labels.motion import MOTION_LABELS, motion_maps
+from labelgen.labels.partitions import AREAS, BOUNDS, MASKS, PARTITIONS
 
 _BIN_WIDTH = 360.0 / ORIENTATIONS
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from labelgen.errors import LabelgenError
-from labelgen.labels.partitions import CROP_SIZE
-from labelgen.video.decode import FRAME_SIZE
-
-MAX_TOP = FRAME_SIZE[0] - CROP_SIZE
-MAX_LEFT = FRAME_SIZE[1] - CROP_SIZE
+from labelgen.geometry import MAX_LEFT, MAX_TOP
 
 CROP_NAMES = "center, grid:S (every S pixels), random:K (K different ones) or all (1020)"
 

@@ -21,13 +21,19 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from labelgen.geometry import (
+    CLIP_LENGTH,
+    CROP_SIZE,
+    FRAME_SIZE,
+    MAX_LEFT,
+    MAX_TOP,
+    OCTANTS,
+    ORIENTATIONS,
+)
 from labelgen.labels import appearance, motion
-from labelgen.labels.appearance import APPEARANCE_LABELS, OCTANTS, octant, overlap
-from labelgen.labels.crops import MAX_LEFT, MAX_TOP
-from labelgen.labels.motion import MOTION_LABELS, ORIENTATIONS, MotionMaps
-from labelgen.labels.partitions import AREAS, BOUNDS, CROP_SIZE, MASKS, edge_lines
-from labelgen.video.clips import CLIP_LENGTH
-from labelgen.video.decode import FRAME_SIZE
+from labelgen.labels.appearance import APPEARANCE_LABELS, octant, overlap
+from labelgen.labels.motion import MOTION_LABELS, MotionMaps
+from labelgen.labels.partitions import AREAS, BOUNDS, MASKS, edge_lines
 
 _TOPS, _LEFTS = MAX_TOP + 1, MAX_LEFT + 1
 _LEVELS = 256
@@ -214,12 +220,39 @@ class _Ends(NamedTuple):
 
 
 class _Moves(NamedTuple):
-    """How the histograms of a block move: its own pixels, and its ends in each direction."""
+    """How the histograms of a block move.
+
+    Attributes
+    ----------
+    pixels : _Ends
+        The block's own pixels, all gained.
+    right, down : _Ends
+        What changes when the block moves by one pixel.
+    corners : _Ends
+        What `down` itself gains and loses when the block moves to the right.
+    """
 
     pixels: _Ends
     right: _Ends
     down: _Ends
     corners: _Ends
+
+
+class _Triangle(NamedTuple):
+    """How the histograms of a quadrant's lower triangle move.
+
+    Attributes
+    ----------
+    pixels, right : _Ends
+        As in `_Moves`.
+    lost, gained : _Ends
+        The two halves of a move down.
+    """
+
+    pixels: _Ends
+    right: _Ends
+    lost: _Ends
+    gained: _Ends
 
 
 def _moves(mask: np.ndarray) -> _Moves:
@@ -236,15 +269,17 @@ def _nonzero(values: np.ndarray) -> np.ndarray:
     return np.column_stack([rows, columns, values[rows, columns]])
 
 
-def _quadrants() -> list[tuple[int, int, _Moves, _Moves]]:
-    """Return per quadrant its lower and its upper triangle, and the moves of lower and square."""
+def _quadrants() -> list[tuple[int, int, _Moves, _Triangle]]:
+    """Return per quadrant its lower and upper block, and the moves of square and lower triangle."""
     first = int(BOUNDS[2])
     pairs = []
     for one in range(first, int(BOUNDS[3]), 2):
         square = MASKS[one] | MASKS[one + 1]
         # The lower triangle is the one with the quadrant's whole last row.
         lower, upper = sorted((one, one + 1), key=lambda block: -_last_row(block, square))
-        pairs.append((lower, upper, _moves(MASKS[lower]), _moves(square)))
+        pixels, right, down, _ = _moves(MASKS[lower])
+        triangle = _Triangle(pixels, right, down.only(-1), down.only(1))
+        pairs.append((lower, upper, _moves(square), triangle))
     return pairs
 
 
@@ -266,20 +301,11 @@ def _every_score(frames: np.ndarray) -> np.ndarray:
     rows = np.zeros((_GRID, _TOPS, _LEFTS + (_GRID - 1) * _BLOCK))
     for words in _words(frames):
         for row in range(_GRID):
-            _walk_block(words, row * _BLOCK, *_flat(_GRID_MOVES), rows[row])
+            _walk_block(words, row * _BLOCK, _GRID_MOVES, rows[row])
         for block, moves in _RING_MOVES:
-            _walk_block(words, 0, *_flat(moves), scores[block])
-        for lower, upper, triangle, square in _QUADRANTS:
-            _walk_quadrant(
-                words,
-                *_flat(square),
-                *triangle.pixels,
-                *triangle.right,
-                triangle.down.only(-1).offsets,
-                triangle.down.only(1).offsets,
-                scores[lower],
-                scores[upper],
-            )
+            _walk_block(words, 0, moves, scores[block])
+        for lower, upper, square, triangle in _QUADRANTS:
+            _walk_quadrant(words, square, triangle, scores[lower], scores[upper])
     for block in range(_GRID * _GRID):
         row, column = divmod(block, _GRID)
         scores[block] = rows[row, :, column * _BLOCK : column * _BLOCK + _LEFTS]
@@ -291,24 +317,8 @@ def _words(frames: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frames.transpose(3, 1, 2, 0)).reshape(3, -1).view(np.uint64)
 
 
-def _flat(moves: _Moves) -> tuple[np.ndarray, ...]:
-    return (*moves.pixels, *moves.right, *moves.down, *moves.corners)
-
-
 @njit(cache=True)
-def _walk_block(  # type: ignore[no-untyped-def]
-    words,
-    first,
-    pixels,
-    pixel_signs,
-    right,
-    right_signs,
-    down,
-    down_signs,
-    corners,
-    corner_signs,
-    scores,
-):
+def _walk_block(words, first, moves, scores):  # type: ignore[no-untyped-def]
     """Add one channel's stability of a block to `scores` (17, columns), `first` rows down."""
     bins = np.empty(_BINS, np.int16)
     lowest, highest = np.empty(_LEVELS, np.int16), np.empty(_LEVELS, np.int16)
@@ -317,9 +327,9 @@ def _walk_block(  # type: ignore[no-untyped-def]
     gains = np.zeros((_TOPS - 1, _BINS), np.int16)
     for x in range(scores.shape[1]):
         if x == 0:
-            _add(words, _at(first, 0), pixels, pixel_signs, top)
+            _add(words, _at(first, 0), moves.pixels, top)
         else:
-            _add(words, _at(first, x - 1), right, right_signs, top)
+            _add(words, _at(first, x - 1), moves.right, top)
         bins[:] = top
         for row in range(_TOPS):
             _extremes(bins, lowest, highest)
@@ -327,67 +337,48 @@ def _walk_block(  # type: ignore[no-untyped-def]
             if row < _TOPS - 1:
                 gain = gains[row]
                 if x == 0:
-                    _add(words, _at(first + row, 0), down, down_signs, gain)
+                    _add(words, _at(first + row, 0), moves.down, gain)
                 else:
-                    _add(words, _at(first + row, x - 1), corners, corner_signs, gain)
+                    _add(words, _at(first + row, x - 1), moves.corners, gain)
                 _accumulate(bins, gain)
 
 
 @njit(cache=True)
-def _walk_quadrant(  # type: ignore[no-untyped-def]
-    words,
-    pixels,
-    pixel_signs,
-    right,
-    right_signs,
-    down,
-    down_signs,
-    corners,
-    corner_signs,
-    own,
-    own_signs,
-    own_right,
-    own_right_signs,
-    lost,
-    gained,
-    lower_scores,
-    upper_scores,
-):
+def _walk_quadrant(words, square, triangle, lower_scores, upper_scores):  # type: ignore[no-untyped-def]
     """Add one channel's stability of both triangles of a quadrant.
 
     Moving down, the lower triangle first loses its diagonal; what is left of it then is just what
     the upper triangle, which has the diagonal too, lacks of the square. So both come from one.
     """
-    square, bins = np.empty(_BINS, np.int16), np.empty(_BINS, np.int16)
+    whole, bins = np.empty(_BINS, np.int16), np.empty(_BINS, np.int16)
     upper = np.empty(_BINS, np.int16)
     lowest, highest = np.empty(_LEVELS, np.int16), np.empty(_LEVELS, np.int16)
-    square_top, top = np.zeros(_BINS, np.int16), np.zeros(_BINS, np.int16)
+    whole_top, top = np.zeros(_BINS, np.int16), np.zeros(_BINS, np.int16)
     gains = np.zeros((_TOPS - 1, _BINS), np.int16)
-    minus, plus = -np.ones(lost.size, np.int16), np.ones(gained.size, np.int16)
     for x in range(_LEFTS):
         if x == 0:
-            _add(words, _at(0, 0), pixels, pixel_signs, square_top)
-            _add(words, _at(0, 0), own, own_signs, top)
+            _add(words, _at(0, 0), square.pixels, whole_top)
+            _add(words, _at(0, 0), triangle.pixels, top)
         else:
-            _add(words, _at(0, x - 1), right, right_signs, square_top)
-            _add(words, _at(0, x - 1), own_right, own_right_signs, top)
-        square[:] = square_top
+            _add(words, _at(0, x - 1), square.right, whole_top)
+            _add(words, _at(0, x - 1), triangle.right, top)
+        whole[:] = whole_top
         bins[:] = top
         for row in range(_TOPS):
             _extremes(bins, lowest, highest)
             lower_scores[row, x] += overlap(lowest, highest)
-            _add(words, _at(row, x), lost, minus, bins)
-            _subtract(square, bins, upper)
+            _add(words, _at(row, x), triangle.lost, bins)
+            _subtract(whole, bins, upper)
             _extremes(upper, lowest, highest)
             upper_scores[row, x] += overlap(lowest, highest)
             if row < _TOPS - 1:
-                _add(words, _at(row, x), gained, plus, bins)
+                _add(words, _at(row, x), triangle.gained, bins)
                 gain = gains[row]
                 if x == 0:
-                    _add(words, _at(row, 0), down, down_signs, gain)
+                    _add(words, _at(row, 0), square.down, gain)
                 else:
-                    _add(words, _at(row, x - 1), corners, corner_signs, gain)
-                _accumulate(square, gain)
+                    _add(words, _at(row, x - 1), square.corners, gain)
+                _accumulate(whole, gain)
 
 
 @njit(cache=True, inline="always")
@@ -396,11 +387,11 @@ def _at(y, x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _add(words, corner, offsets, signs, bins):  # type: ignore[no-untyped-def]
+def _add(words, corner, ends, bins):  # type: ignore[no-untyped-def]
     """Count some pixels, all frames of each, in `bins`: 256 levels of each frame in turn."""
-    for i in range(offsets.size):
-        sign = signs[i]
-        at = np.uint64(corner + offsets[i])
+    for i in range(ends.offsets.size):
+        sign = ends.signs[i]
+        at = np.uint64(corner + ends.offsets[i])
         for half in range(_WORDS):
             word = words[at + np.uint64(half)]
             for t in range(_FRAMES_PER_WORD):

@@ -12,16 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from labelgen.geometry import CROP_SIZE, ORIENTATIONS
 from labelgen.labels.boundaries import (
     largest_displacement,
     prewitt_columns,
     x_derivative,
     y_derivative,
 )
-from labelgen.labels.partitions import AREAS, ATOMS, BOUNDS, CROP_SIZE, MEMBERS
-
-ORIENTATIONS = 8
-"""Orientation bins of 45 degrees, counterclockwise from the right as seen on the screen."""
+from labelgen.labels.partitions import AREAS, ATOMS, BOUNDS, MEMBERS
 
 MOTION_LABELS = 14
 

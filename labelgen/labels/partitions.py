@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-CROP_SIZE = 112
-"""Side of a crop in pixels."""
+from labelgen.geometry import CROP_SIZE
 
 
 class Partition(NamedTuple):

@@ -5,30 +5,23 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from labelgen.errors import LabelgenError
-from labelgen.video.manifest import rows_digest
+from labelgen.files import partial_of, replacing, write_json
 from labelgen.shards.plan import ShardPlan
-from labelgen.shards.settings import ExtractSettings
-from labelgen.shards.writer import (
-    FORMAT,
-    FORMAT_VERSION,
-    PARTIAL_SUFFIX,
-    Failure,
-    read_seal,
-    set_of,
-    shard_name,
-    software_versions,
-    write_json,
-)
+from labelgen.shards.seal import FORMAT, FORMAT_VERSION, Failure, read_seal, shard_name
+from labelgen.shards.settings import ExtractSettings, software_versions
+from labelgen.video.manifest import rows_digest
 
 RUN_FILE = "run.json"
 FAILURES_FILE = "failures.csv"
 _LOCK_FILE = ".lock"
+_OF_SHARD = re.compile(r".+-\d{5,}-of-\d{5,}\.(h5|json)")
 
 
 @contextmanager
@@ -55,16 +48,36 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_run(folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPlan]) -> None:
+def open_run(
+    folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPlan]
+) -> list[ShardPlan]:
     """Record a run in its folder, or check that it goes on with the recorded one.
+
+    What an earlier run was writing when it was killed is deleted.
+
+    Returns
+    -------
+    list of ShardPlan
+        The shards that are not there yet, sealed, and made of the same rows and settings.
 
     Raises
     ------
     LabelgenError
         If the folder was begun with other settings, versions or videos; names what differs.
     """
+    # First of all, since what is left over may be what fills the disk.
+    remove_partials(folder)
     record = _record(settings, plans)
-    earlier = read_run(folder) if (folder / RUN_FILE).exists() else record
+    earlier = read_run(folder) if (folder / RUN_FILE).exists() else {}
+    _check_same_run(folder, earlier or record, record)
+    for key in ("plan", "manifests"):
+        record[key] = earlier.get(key, {}) | record[key]
+    if record != earlier:
+        write_json(folder / RUN_FILE, record)
+    return [plan for plan in plans if not _is_done(folder, plan, settings)]
+
+
+def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any]) -> None:
     differing = [
         *_differences("", earlier["config"], record["config"]),
         *_differences("versions.", earlier["versions"], record["versions"]),
@@ -78,15 +91,21 @@ def open_run(folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPl
             f"{folder} was begun with other settings; choose another --out or delete it. "
             f"Differing (there, now): {'; '.join(differing)}"
         )
-    for key in ("plan", "manifests"):
-        record[key] = earlier[key] | record[key]
-    write_json(folder / RUN_FILE, record)
+
+
+def _is_done(folder: Path, plan: ShardPlan, settings: ExtractSettings) -> bool:
+    seal = read_seal(folder / plan.file)
+    return (
+        seal is not None
+        and seal["config_hash"] == settings.digest()
+        and seal["manifest_sha256"] == rows_digest(plan.rows)
+    )
 
 
 def _record(settings: ExtractSettings, plans: Sequence[ShardPlan]) -> dict[str, Any]:
     sets: dict[str, list[ShardPlan]] = {}
     for plan in plans:
-        sets.setdefault(set_of(Path(plan.file))[0], []).append(plan)
+        sets.setdefault(plan.set_name, []).append(plan)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -180,30 +199,31 @@ def planned_files(folder: Path, run: Mapping[str, Any]) -> dict[str, list[Path]]
     }
 
 
-def is_done(folder: Path, plan: ShardPlan, settings: ExtractSettings) -> bool:
-    """Return whether a planned shard is there, sealed, and made of the same rows and settings."""
-    seal = read_seal(folder / plan.file)
-    return (
-        seal is not None
-        and seal["config_hash"] == settings.digest()
-        and seal["manifest_sha256"] == rows_digest(plan.rows)
-    )
-
-
 def remove_partials(folder: Path) -> None:
-    """Delete what an earlier run was writing when it was killed."""
-    for file in folder.glob(f"*{PARTIAL_SUFFIX}"):
-        file.unlink()
+    """Delete what an earlier run was writing when it was killed, and nothing of anybody else's."""
+    for file in partials(folder):
+        file.unlink(missing_ok=True)
+
+
+def partials(folder: Path) -> list[Path]:
+    """Return the half-written files of a shard folder, in order."""
+    return sorted(file for file in folder.iterdir() if _is_partial(file) and file.is_file())
+
+
+def _is_partial(file: Path) -> bool:
+    name = partial_of(file) or ""
+    return name in (RUN_FILE, FAILURES_FILE) or _OF_SHARD.fullmatch(name) is not None
 
 
 def write_failures(folder: Path) -> list[Failure]:
     """Gather the failures of all sealed shards into ``failures.csv`` and return them."""
     seals = filter(None, map(read_seal, shard_files(folder)))
     failures = [Failure(**record) for seal in seals for record in seal["failures"]]
-    partial = folder / f"{FAILURES_FILE}{PARTIAL_SUFFIX}"
-    with partial.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        replacing(folder / FAILURES_FILE) as partial,
+        partial.open("w", encoding="utf-8", newline="") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(Failure._fields)
         writer.writerows(failures)
-    partial.replace(folder / FAILURES_FILE)
     return failures

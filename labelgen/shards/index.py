@@ -10,8 +10,10 @@ import h5py
 import numpy as np
 
 from labelgen.errors import LabelgenError
+from labelgen.files import replacing
 from labelgen.shards.folder import find_shard_folder, read_run, shard_files
-from labelgen.shards.writer import PARTIAL_SUFFIX, read_seal
+from labelgen.shards.reader import open_shard
+from labelgen.shards.seal import read_seal
 
 _PER_CLIP = ("labels", "motion_boundaries", "motion_energy", "frames", "flow", "clips/start")
 _PER_VIDEO = ("path", "class_name", "class_index", "frames")
@@ -46,11 +48,8 @@ def write_index(path: Path, output: Path) -> int:
     if output.resolve() in {file.resolve() for file in files}:
         raise LabelgenError(f"{output} is itself a shard; name another --output")
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + PARTIAL_SUFFIX)
-    with h5py.File(partial, "w", locking="best-effort") as whole:
-        clips = _fill(whole, files, output.resolve().parent)
-    partial.replace(output)
-    return clips
+    with replacing(output) as partial, h5py.File(partial, "w", locking="best-effort") as whole:
+        return _fill(whole, files, output.resolve().parent)
 
 
 def _sealed_files(folder: Path) -> list[Path]:
@@ -66,7 +65,7 @@ def _sealed_files(folder: Path) -> list[Path]:
 
 
 def _fill(whole: h5py.File, files: Sequence[Path], home: Path) -> int:
-    shards = [h5py.File(file, "r", locking="best-effort") for file in files]
+    shards = [open_shard(file) for file in files]
     try:
         kept = [shard for shard in shards if len(shard["clips/video"])]
         if not kept:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
-from joblib import Parallel, delayed
-
-from labelgen.video.clips import clip_count
-from labelgen.video.decode import claimed_frames
-from labelgen.video.manifest import ManifestRow
+from labelgen.geometry import clip_count
+from labelgen.shards.seal import shard_name
 from labelgen.shards.settings import ExtractSettings
-from labelgen.shards.writer import shard_name
+from labelgen.video.manifest import ManifestRow
 
 
 class ShardPlan(NamedTuple):
@@ -23,6 +19,8 @@ class ShardPlan(NamedTuple):
     ----------
     file : str
         Its file name.
+    set_name : str
+        The set it is a part of: the dataset's name, and the split's if there is one.
     rows : tuple of ManifestRow
         The videos it covers.
     clips : int
@@ -30,6 +28,7 @@ class ShardPlan(NamedTuple):
     """
 
     file: str
+    set_name: str
     rows: tuple[ManifestRow, ...]
     clips: int
 
@@ -42,7 +41,7 @@ def plan_shards(
     Parameters
     ----------
     rows : sequence of ManifestRow
-        With their frame counts filled in, see `with_frames`.
+        With their frame counts filled in, see `labelgen.video.decode.with_frames`.
     name : str
         Of the dataset; shards are called ``name-split-00000-of-00001.h5``.
     settings : ExtractSettings
@@ -56,9 +55,11 @@ def plan_shards(
     for split in dict.fromkeys(row.split for row in rows):
         of_split = [row for row in rows if row.split == split]
         groups = _cut(of_split, settings)
+        set_name = "-".join(filter(None, [name, split]))
         for number, group in enumerate(groups):
-            file = shard_name("-".join(filter(None, [name, split])), number, len(groups))
-            plans.append(ShardPlan(file, tuple(group), sum(_clips(row, settings) for row in group)))
+            file = shard_name(set_name, number, len(groups))
+            clips = sum(_clips(row, settings) for row in group)
+            plans.append(ShardPlan(file, set_name, tuple(group), clips))
     return plans
 
 
@@ -79,23 +80,3 @@ def _cut(rows: Sequence[ManifestRow], settings: ExtractSettings) -> list[list[Ma
 
 def _clips(row: ManifestRow, settings: ExtractSettings) -> int:
     return clip_count(row.frames, stride=settings.clip_stride)
-
-
-def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> list[ManifestRow]:
-    """Return rows whose missing frame counts are read from the videos' headers.
-
-    Parameters
-    ----------
-    rows : sequence of ManifestRow
-        Some without a frame count.
-    root : Path
-        The data root.
-    workers : int
-        Threads to read headers with.
-    """
-    unknown = [row.path for row in rows if row.frames < 0]
-    counts = Parallel(n_jobs=max(workers, 1), prefer="threads")(
-        delayed(claimed_frames)(root / path) for path in unknown
-    )
-    found = dict(zip(unknown, counts, strict=True))
-    return [row if row.frames >= 0 else row._replace(frames=found[row.path]) for row in rows]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from importlib.metadata import version
 from typing import Any
 
-from labelgen.video.clips import CLIP_LENGTH
-from labelgen.labels.crops import crop_positions
-from labelgen.video.decode import FRAME_SIZE
+import labelgen
 from labelgen.errors import LabelgenError
 from labelgen.flow.methods import FlowSettings, flow_settings
-from labelgen.labels.compute import check_profile
-from labelgen.labels.partitions import CROP_SIZE
+from labelgen.geometry import CLIP_LENGTH, CROP_SIZE, FRAME_SIZE
+from labelgen.labels.crops import crop_positions
+from labelgen.labels.table import check_profile
 
 FRAME_FORMATS = "jpeg[:QUALITY], raw or none"
 
@@ -119,3 +119,15 @@ def frame_quality(frames: str) -> int | None:
     if kind == "jpeg" and quality.isdecimal() and 1 <= int(quality) <= 100:
         return int(quality)
     raise LabelgenError(f"unknown frame format {frames!r}; use {FRAME_FORMATS}, quality 1..100")
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of everything that decides a shard's bytes."""
+    import cv2
+
+    return {
+        "labelgen": labelgen.__version__,
+        "opencv": cv2.__version__,
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+    }

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from labelgen.labels.crops import MAX_LEFT, MAX_TOP
+from labelgen.geometry import MAX_LEFT, MAX_TOP
+from labelgen.labels.table import LABELS
 from labelgen.shards.folder import FAILURES_FILE, find_shard_folder, read_run, shard_files
-from labelgen.labels.compute import LABELS
-from labelgen.shards.writer import read_seal, set_of
+from labelgen.shards.reader import open_shard
+from labelgen.shards.seal import read_seal, set_of
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -80,7 +80,7 @@ def _array_lines(files: Sequence[Path]) -> Iterator[str]:
     rows: Counter[str] = Counter()
     whole = 0
     for file in files:
-        with h5py.File(file, "r", locking="best-effort") as shard:
+        with open_shard(file) as shard:
             whole += file.stat().st_size
             for name in ("labels", "motion_boundaries", "motion_energy", "flow", "frames"):
                 if name in shard:
@@ -105,7 +105,7 @@ def _label_lines(files: Sequence[Path]) -> Iterator[str]:
     # Pairs of neighbouring crops, and how many of them differ in each label.
     pairs, differing = 0, np.zeros(len(LABELS), dtype=np.int64)
     for file in files:
-        with h5py.File(file, "r", locking="best-effort") as shard:
+        with open_shard(file) as shard:
             for first in range(0, len(shard["labels"]), _BLOCK):
                 labels = shard["labels"][first : first + _BLOCK]
                 for row, values in zip(counts, labels.reshape(-1, len(LABELS)).T, strict=True):

@@ -11,17 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from labelgen.labels.crops import MAX_LEFT, MAX_TOP
-from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
-from labelgen.labels.compute import LABELS
-from labelgen.shards.writer import (
-    FORMAT,
-    FORMAT_VERSION,
-    PARTIAL_SUFFIX,
-    file_digest,
-    seal_of,
-    set_of,
-)
+from labelgen.geometry import MAX_LEFT, MAX_TOP
+from labelgen.labels.table import LABELS
+from labelgen.shards.folder import find_shard_folder, partials, planned_files, read_run, shard_files
+from labelgen.shards.reader import open_shard
+from labelgen.shards.seal import FORMAT, FORMAT_VERSION, file_digest, seal_of, set_of
 
 _BLOCK = 256
 
@@ -67,7 +61,7 @@ def _folder_problems(folder: Path, run: dict[str, Any], files: list[Path]) -> It
             yield f"{stray}: is not in the plan of {len(planned)} shards"
     for name in sorted(set(present) - set(run["plan"])):
         yield f"{min(present[name])}: the set {name} is not in the plan"
-    for file in sorted(folder.glob(f"*.h5{PARTIAL_SUFFIX}")):
+    for file in partials(folder):
         yield f"{file.name}: was being written when a run was killed, or still is"
 
 
@@ -90,7 +84,7 @@ def _shard_problems(file: Path, run: dict[str, Any]) -> Iterator[str]:
     elif file_digest(file) != expected["sha256"]:
         yield "differs from its seal's SHA-256: damaged or changed; delete it and extract again"
     try:
-        with h5py.File(file, "r", locking="best-effort") as shard:
+        with open_shard(file) as shard:
             yield from _content_problems(shard, seal)
     except (OSError, KeyError, RuntimeError) as error:
         yield f"cannot be read as a shard: {error}"

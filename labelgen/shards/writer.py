@@ -1,17 +1,8 @@
-"""One shard: an HDF5 file of labelled clips, and the seal that says it is complete.
-
-The layout is fixed by ``docs/shards.md``. A shard is written under another name, synced, and takes
-its final name only when whole; its seal, a small JSON file, follows last.
-"""
+"""One shard in the making: an HDF5 file of labelled clips; docs/shards.md has its layout."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -20,21 +11,18 @@ import cv2
 import h5py
 import numpy as np
 
-from labelgen.video.clips import CLIP_LENGTH
+from labelgen.files import partial_name
+from labelgen.geometry import CLIP_LENGTH, CROP_SIZE, FRAME_SIZE
 from labelgen.labels.crops import crop_positions
-from labelgen.video.decode import FRAME_SIZE
-from labelgen.errors import LabelgenError
-from labelgen.labels.compute import LABELS
+from labelgen.labels.table import LABELS
+from labelgen.shards.seal import FORMAT, FORMAT_VERSION, Failure, write_seal
+from labelgen.shards.settings import (
+    ExtractSettings,
+    canonical_json,
+    frame_quality,
+    software_versions,
+)
 from labelgen.video.manifest import ManifestRow
-from labelgen.labels.partitions import CROP_SIZE
-from labelgen.shards.settings import ExtractSettings, canonical_json, frame_quality
-
-FORMAT = "motion-appearance-labels"
-FORMAT_VERSION = 1
-
-PARTIAL_SUFFIX = ".part"
-
-_NAME = re.compile(r"(?P<set>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})\.h5")
 
 # fletcher32 guards every chunk. Labels of neighbouring crops are alike: level 6 packs the 27 kB of
 # all crops into about 1.6 kB. Level 1 saves nearly as much on floating-point pixels as level 4 does
@@ -45,8 +33,6 @@ _FILTERS = {
     "frames": _CHECKED,
 }
 _OTHER_FILTERS = {"compression": "gzip", "compression_opts": 1, "shuffle": True, **_CHECKED}
-
-_READ_BYTES = 1 << 20
 
 
 class Clip(NamedTuple):
@@ -71,62 +57,6 @@ class Clip(NamedTuple):
     flow: np.ndarray | None
 
 
-class Failure(NamedTuple):
-    """A video with something wrong: its path, a reason code, a sentence, and the clips kept."""
-
-    path: str
-    reason: str
-    message: str
-    clips: int = 0
-
-
-def shard_name(name: str, number: int, total: int) -> str:
-    """Return the file name of a shard of the set `name`."""
-    return f"{name}-{number:05d}-of-{total:05d}.h5"
-
-
-def set_of(file: Path) -> tuple[str, int, int]:
-    """Return set, number and total of a shard's file name.
-
-    Raises
-    ------
-    LabelgenError
-        If it is not a shard's name.
-    """
-    match = _NAME.fullmatch(file.name)
-    if not match:
-        raise LabelgenError(f"{file} is not named like a shard, set-00000-of-00001.h5")
-    return match["set"], int(match["number"]), int(match["total"])
-
-
-def seal_of(file: Path) -> Path:
-    """Return where the seal of a shard lies."""
-    return file.with_suffix(".json")
-
-
-def read_seal(file: Path) -> dict[str, Any] | None:
-    """Return the seal of a shard, None if shard or seal is absent or they do not fit together.
-
-    Looks at names and sizes only; checksums are the business of `labelgen.shards.verify`.
-    """
-    try:
-        seal: dict[str, Any] = json.loads(seal_of(file).read_text(encoding="utf-8"))
-        complete = seal["shard"] == file.name and seal["bytes"] == file.stat().st_size
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return seal if complete else None
-
-
-def software_versions() -> dict[str, str]:
-    """Return the versions of everything that decides a shard's bytes."""
-    return {
-        "labelgen": version("motion-appearance"),
-        "opencv": cv2.__version__,
-        "numpy": np.__version__,
-        "numba": version("numba"),
-    }
-
-
 class ShardWriter:
     """A shard in the making; use as a context manager, then call `seal`.
 
@@ -143,7 +73,7 @@ class ShardWriter:
     def __init__(self, file: Path, *, settings: ExtractSettings, manifest_sha256: str) -> None:
         self.file = file
         self.clips = 0
-        self._partial = file.with_name(file.name + PARTIAL_SUFFIX)
+        self._partial = partial_name(file)
         self._settings = settings
         self._manifest_sha256 = manifest_sha256
         self._videos: list[tuple[ManifestRow, int]] = []
@@ -189,27 +119,21 @@ class ShardWriter:
         self._videos.append((row, frames))
 
     def seal(self, failures: Sequence[Failure]) -> None:
-        """Write what is known at the end, sync, and give shard and seal their final names."""
+        """Write what is known at the end, and let shard and seal take their final names."""
         self._write_videos()
         self._shard.close()
-        _sync(self._partial)
-        digest, size = file_digest(self._partial), self._partial.stat().st_size
-        seal_of(self.file).unlink(missing_ok=True)
-        self._partial.replace(self.file)
-        seal = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "shard": self.file.name,
-            "sha256": digest,
-            "bytes": size,
-            "videos": len(self._videos),
-            "clips": self.clips,
-            "crops": self._crops,
-            "config_hash": self._settings.digest(),
-            "manifest_sha256": self._manifest_sha256,
-            "failures": [failure._asdict() for failure in failures],
-        }
-        write_json(seal_of(self.file), seal)
+        write_seal(
+            self._partial,
+            self.file,
+            {
+                "videos": len(self._videos),
+                "clips": self.clips,
+                "crops": self._crops,
+                "config_hash": self._settings.digest(),
+                "manifest_sha256": self._manifest_sha256,
+                "failures": [failure._asdict() for failure in failures],
+            },
+        )
 
     @property
     def _crops(self) -> int:
@@ -297,33 +221,3 @@ class ShardWriter:
         }
         for name, (values, dtype) in columns.items():
             self._shard.create_dataset(f"videos/{name}", data=values, dtype=dtype)
-
-
-def file_digest(file: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write a JSON file so that under its name there is never half of it, even after a crash."""
-    partial = file.with_name(file.name + PARTIAL_SUFFIX)
-    with partial.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
-    _sync(file.parent)

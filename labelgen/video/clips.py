@@ -9,13 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from labelgen.errors import VideoError
-from labelgen.video.decode import FRAME_SIZE, Video
+from labelgen.geometry import CLIP_LENGTH, FRAME_SIZE
+from labelgen.video.decode import Video
 
 T = TypeVar("T")
-
-CLIP_LENGTH = 16
-"""Frames of one clip."""
 
 
 def read_clips(
@@ -64,7 +61,7 @@ def _clips_of(video: Video, *, clip_length: int, stride: int) -> Iterator[tuple[
     try:
         for start, frames in cut_clips(video, clip_length=clip_length, stride=stride):
             yield start, np.stack([frame.rgb for frame in frames])
-        check_length(video, clip_length=clip_length)
+        video.check_length(clip_length)
     finally:
         video.close()
 
@@ -99,39 +96,3 @@ def cut_clips(
         start = position - clip_length + 1
         if start >= 0 and start % stride == 0:
             yield start, list(window)
-
-
-def check_length(video: Video, *, clip_length: int) -> None:
-    """Raise if a video that was read to its end gave no clip.
-
-    Parameters
-    ----------
-    video : Video
-        Read to its end.
-    clip_length : int
-        Frames per clip.
-
-    Raises
-    ------
-    VideoError
-        With reason ``unopenable``, ``truncated`` or ``too_short``.
-    """
-    if video.decoded >= clip_length:
-        return
-    if video.truncated and video.decoded:
-        raise VideoError("truncated", truncation(video))
-    if not video.decoded:
-        raise VideoError("unopenable", f"{video.path} opens but none of its frames decodes")
-    raise VideoError(
-        "too_short", f"{video.path} has {video.decoded} frames, fewer than a clip's {clip_length}"
-    )
-
-
-def truncation(video: Video) -> str:
-    """Return the sentence that describes a truncated video."""
-    return f"{video.path} gives {video.decoded} of the {video.claimed} frames its header claims"
-
-
-def clip_count(frames: int, *, stride: int, clip_length: int = CLIP_LENGTH) -> int:
-    """Return the number of whole clips in `frames` frames."""
-    return max(0, (frames - clip_length) // stride + 1)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from joblib import cpu_count
 
 from labelgen.errors import LabelgenError
-from labelgen.shards.plan import with_frames
+from labelgen.video.decode import with_frames
 from labelgen.video.manifest import VIDEO_SUFFIXES, ManifestRow, find_videos, write_manifest
 
 TABLE_NAME = "data_manifest.csv"

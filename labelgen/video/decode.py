@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +13,11 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import cv2
 import numpy as np
+from joblib import Parallel, delayed
 
-from labelgen.errors import LabelgenError, VideoError
-
-FRAME_SIZE = (128, 171)
-"""Height and width of a decoded frame in pixels, the C3D pre-processing of the paper."""
-
-SMALLEST_SIDE = 32
-"""Fewest pixels of a side on which flow is worth computing."""
+from labelgen.errors import VideoError
+from labelgen.geometry import FRAME_SIZE, frame_size_for_flow
+from labelgen.video.manifest import ManifestRow
 
 _NORMAL_SHARE = 0.9
 _ORIENTATION_AUTO = 1
@@ -54,7 +51,7 @@ class Video:
     size : (int, int), optional
         Height and width of the frames given, in pixels.
     flow_size : str, optional
-        Size of the grey frames given beside them, as in `frame_size_for_flow`.
+        Size of the grey frames given beside them, as in `labelgen.geometry.frame_size_for_flow`.
 
     Attributes
     ----------
@@ -103,47 +100,32 @@ class Video:
         """Whether far fewer frames decoded than the header claims; one missing is normal."""
         return self.decoded < self.claimed - 1 and self.decoded < _NORMAL_SHARE * self.claimed
 
+    def truncation(self) -> str:
+        """Return the sentence that describes a truncated video."""
+        return f"{self.path} gives {self.decoded} of the {self.claimed} frames its header claims"
+
+    def check_length(self, clip_length: int) -> None:
+        """Raise if the video, read to its end, gave no clip.
+
+        Raises
+        ------
+        VideoError
+            With reason ``unopenable``, ``truncated`` or ``too_short``.
+        """
+        if self.decoded >= clip_length:
+            return
+        if self.truncated and self.decoded:
+            raise VideoError("truncated", self.truncation())
+        if not self.decoded:
+            raise VideoError("unopenable", f"{self.path} opens but none of its frames decodes")
+        raise VideoError(
+            "too_short",
+            f"{self.path} has {self.decoded} frames, fewer than a clip's {clip_length}",
+        )
+
     def close(self) -> None:
         """Release the decoder."""
         self._capture.release()
-
-
-def frame_size_for_flow(size: str, source: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the height and width of the frames that flow is computed on.
-
-    Parameters
-    ----------
-    size : str
-        ``clip`` for the resized frames of the clip, ``short:S`` for a short side of S pixels,
-        ``WxH``, or ``source`` for frames as they decode.
-    source : (int, int)
-        Height and width of the frames as they decode.
-
-    Returns
-    -------
-    (int, int) or None
-        None for ``clip``.
-
-    Raises
-    ------
-    LabelgenError
-        If `size` is none of these.
-    """
-    kind, _, short = size.partition(":")
-    width, _, height = size.partition("x")
-    if size == "clip":
-        return None
-    if size == "source":
-        return source
-    if kind == "short" and short.isdecimal() and int(short) >= SMALLEST_SIDE:
-        scale = int(short) / min(source)
-        return round(source[0] * scale), round(source[1] * scale)
-    if width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= SMALLEST_SIDE:
-        return int(height), int(width)
-    raise LabelgenError(
-        f"unknown flow size {size!r}; use clip, short:S, WxH or source, "
-        f"from {SMALLEST_SIDE} pixels on"
-    )
 
 
 def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -186,3 +168,23 @@ def claimed_frames(path: str | os.PathLike[str]) -> int:
         return 0
     video.close()
     return video.claimed
+
+
+def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> list[ManifestRow]:
+    """Return rows whose missing frame counts are read from the videos' headers.
+
+    Parameters
+    ----------
+    rows : sequence of ManifestRow
+        Some without a frame count.
+    root : Path
+        The data root.
+    workers : int
+        Threads to read headers with.
+    """
+    unknown = [row.path for row in rows if row.frames < 0]
+    counts = Parallel(n_jobs=max(workers, 1), prefer="threads")(
+        delayed(claimed_frames)(root / path) for path in unknown
+    )
+    found = dict(zip(unknown, counts, strict=True))
+    return [row if row.frames >= 0 else row._replace(frames=found[row.path]) for row in rows]

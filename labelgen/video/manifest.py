@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from labelgen.errors import LabelgenError
+from labelgen.files import replacing
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -154,18 +155,19 @@ def _check_folder(root: Path) -> None:
 
 
 def write_manifest(rows: Iterable[ManifestRow], file: str | os.PathLike[str]) -> None:
-    """Write rows as CSV, by way of a temporary file, so that a reader never sees half of it."""
+    """Write rows as CSV, whole or not at all; makes the file's folder."""
     target = Path(file)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.part")
-    with partial.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        replacing(target) as partial,
+        partial.open("w", encoding="utf-8", newline="") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
         writer.writerows(
             (row.path, row.class_name, _blank(row.class_index), row.split, _blank(row.frames))
             for row in rows
         )
-    partial.replace(target)
 
 
 def _blank(number: int) -> str:

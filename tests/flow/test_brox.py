@@ -54,7 +54,7 @@ def energy_gradient(u, v, coefficients, weights, settings):
 def test_sor_solves_the_euler_lagrange_equations(size):
     settings = BroxSettings()
     random = np.random.default_rng(0)
-    work = brox._make_workspace(*size)
+    work = brox._Brox(settings).make_workspace(*size)
     planes = planes_of(work)
     values = random.normal(size=(10, *size)).astype(np.float32)
     planes[: brox.R2 + 1] = values

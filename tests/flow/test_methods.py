@@ -5,13 +5,13 @@ from conftest import moving_square
 
 from labelgen import optical_flow
 from labelgen.errors import LabelgenError
+from labelgen.flow.compute import resized_flow
 from labelgen.flow.methods import (
     METHODS,
     flow_settings,
     parse_flow,
-    resized_flow,
 )
-from labelgen.video.decode import frame_size_for_flow
+from labelgen.geometry import frame_size_for_flow
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -16,7 +16,7 @@ from labelgen.flow.pyramid import (
     warp_row,
     warp_scratch,
 )
-from labelgen.flow.vectors import aligned_zeros, round_up
+from labelgen.flow.vectors import round_up
 
 MEDIAN_FILTER, WARP_ROW = from_python(median_filter), from_python(warp_row)
 SIZES = [(128, 171), (16, 16), (17, 23), (1, 40), (40, 1), (3, 2), (1, 1)]
@@ -79,17 +79,14 @@ def cubic_oracle(image, x, y):
 def warp(taps, u, v):
     height, width = u.shape
     padded = round_up(width)
-    samples = aligned_zeros(4 * padded + 8)
     scratch = warp_scratch(width)
     flow = np.zeros((2, height, padded + 8), np.float32)
     flow[0, :, :width], flow[1, :, :width] = u, v
     rows = []
     for y in range(height):
         start = y * (padded + 8)
-        WARP_ROW(
-            taps, flow.reshape(-1), start, start + flow[0].size, y, height, width, *scratch, samples
-        )
-        rows.append(samples[: 4 * width].reshape(width, 4).copy())
+        WARP_ROW(taps, flow.reshape(-1), start, start + flow[0].size, y, height, width, scratch)
+        rows.append(scratch.samples[: 4 * width].reshape(width, 4).copy())
     return np.stack(rows).transpose(2, 0, 1)
 
 

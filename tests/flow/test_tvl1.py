@@ -76,7 +76,7 @@ def test_wave_of_iterations_against_the_oracle(size, count):
     settings = Tvl1Settings()
     random = np.random.default_rng(count)
     u, v, ix, iy, rho = random.normal(size=(5, *size))
-    work = tvl1._make_workspace(*size, settings.theta)
+    work = tvl1._Tvl1(settings).make_workspace(*size)
     planes = work.rows[:-WIDE].reshape(size[0] + 2, tvl1.PLANES, work.stride)
     inside = planes[1:-1, :, WIDE : WIDE + size[1]]
     inside[:, tvl1.U], inside[:, tvl1.V] = u, v
@@ -100,8 +100,9 @@ def test_wave_of_iterations_against_the_oracle(size, count):
 
 def test_wave_gives_the_bits_of_single_iterations():
     pair = warped_pair(1.5, -0.5, 50, 61)
-    works = [tvl1._make_workspace(50, 61, 0.3) for _ in range(2)]
-    first, second = (tvl1._make_levels(frame, [(50, 61)], 0.8)[0] for frame in pair)
+    solver = tvl1._Tvl1(Tvl1Settings())
+    works = [solver.make_workspace(50, 61) for _ in range(2)]
+    first, second = (solver.make_level(solver.prepare(frame)) for frame in pair)
     for work, counts in zip(works, ([6, 5, 1], [1] * 12), strict=True):
         LINEARISE(work, first.grey, second.taps)
         for count in counts:

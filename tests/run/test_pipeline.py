@@ -1,59 +1,22 @@
-import csv
 import functools
-import hashlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 import pytest
 from conftest import moving_square, truncate, write_video
+from extraction import FLOW, digests, extract, failures
 
-from labelgen import LABELS, clip_labels, motion_boundaries, optical_flow, read_clips
+from labelgen import clip_labels, motion_boundaries, optical_flow, read_clips
 from labelgen.errors import LabelgenError
 from labelgen.flow.methods import flow_settings
 from labelgen.labels.crops import crop_positions
-from labelgen.run.pipeline import run
-from labelgen.shards.folder import find_shard_folder, locked
-from labelgen.shards.index import write_index
-from labelgen.shards.settings import ExtractSettings
-from labelgen.shards.summary import summary_lines
 from labelgen.shards.verify import find_problems
-
-FLOW = flow_settings("farneback", {"levels": 1, "iterations": 1})
-
-
-def extract(videos, out, workers=0, manifest=None, name=None, max_failures=None, **settings):
-    chosen = {"flow": FLOW, "crops": "grid:16", "frames": "raw", "clips_per_shard": 3}
-    return run(
-        manifest,
-        root=videos,
-        out=out,
-        name=name,
-        settings=ExtractSettings(**(chosen | settings)),
-        workers=workers,
-        max_failures=max_failures,
-    )
-
-
-def digests(folder):
-    return {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.iterdir())
-        if file.suffix in (".h5", ".json", ".csv")
-    }
-
-
-def failures(folder):
-    with (folder / "failures.csv").open(encoding="utf-8", newline="") as stream:
-        return {record["path"]: record for record in csv.DictReader(stream)}
 
 
 def test_shards_hold_what_the_python_functions_give(videos, tmp_path):
@@ -87,34 +50,6 @@ def test_shards_hold_what_the_python_functions_give(videos, tmp_path):
                 energy = np.hypot(boundaries[::2], boundaries[1::2]).sum(axis=0).mean()
                 assert shard["motion_energy"][k] == pytest.approx(energy, rel=1e-5)
     assert found == set(expected)
-
-
-def test_layout_is_the_contract(videos, tmp_path):
-    extract(videos, tmp_path / "s", frames="jpeg:95")
-    with h5py.File(tmp_path / "s" / "videos-00000-of-00002.h5") as shard:
-        assert shard.attrs["format"] == "motion-appearance-labels"
-        assert shard.attrs["format_version"] == 1
-        assert json.loads(shard.attrs["flow"])["method"] == "farneback"
-        assert json.loads(shard.attrs["config"])["clip_stride"] == 16
-        assert shard.attrs["frame_size"].tolist() == [128, 171]
-        for name in ("labelgen", "opencv", "numpy", "numba"):
-            assert shard.attrs[f"{name}_version"]
-        layout = {
-            "labels": ((3, 8, 27), np.uint8, (1, 8, 27)),
-            "motion_boundaries": ((3, 4, 128, 171), np.float16, (1, 4, 128, 171)),
-            "frames": ((3, 16), object, (1, 16)),
-        }
-        for name, (shape, dtype, chunks) in layout.items():
-            assert shard[name].shape == shape
-            assert shard[name].dtype == dtype
-            assert shard[name].chunks == chunks
-        assert shard["labels"].attrs["names"].tolist() == [label.name for label in LABELS]
-        assert shard["videos/class_name"].asstr()[:].tolist() == ["run"]
-        assert shard["videos/frames"][:].tolist() == [50]
-        jpeg = shard["frames"][2, 5]
-        decoded = cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        clips = dict(read_clips(videos / "run" / "a.avi"))
-        assert np.abs(decoded.astype(int) - clips[32][5]).mean() < 3
 
 
 def test_bytes_do_not_depend_on_workers_or_place(videos, tmp_path):
@@ -263,11 +198,6 @@ def test_another_manifest_is_refused_but_another_split_joins(videos, tmp_path):
     assert find_problems(tmp_path / "s") == (2, [])
 
 
-def test_a_second_run_on_the_same_folder_fails_fast(videos, tmp_path):
-    with locked(tmp_path / "s"), pytest.raises(LabelgenError, match="another run is writing"):
-        extract(videos, tmp_path / "s")
-
-
 def command(*arguments):
     return [sys.executable, "-m", "labelgen.cli", *map(str, arguments)]
 
@@ -337,110 +267,6 @@ def test_interruption_stops_cleanly(tmp_path, workers, number):
     assert "Traceback" not in errors
     assert not list((tmp_path / "s").glob("*.part"))
     assert (tmp_path / "s" / "failures.csv").is_file()
-
-
-def test_verify_names_what_is_wrong(videos, tmp_path):
-    out = tmp_path / "s"
-    extract(videos, out)
-    first, second = sorted(out.glob("*.h5"))
-
-    def problems_after(change):
-        copy = tmp_path / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(out, copy)
-        change(copy)
-        return " | ".join(find_problems(copy)[1])
-
-    def flip_a_byte(folder):
-        content = bytearray((folder / first.name).read_bytes())
-        content[len(content) // 2] ^= 1
-        (folder / first.name).write_bytes(content)
-
-    def shorten(folder):
-        os.truncate(folder / first.name, first.stat().st_size - 100)
-
-    def set_label(folder):
-        with h5py.File(folder / first.name, "r+") as shard:
-            shard["labels"][1, 2, 0] = 17
-
-    def swap(folder):
-        (folder / first.name).replace(folder / "x")
-        (folder / second.name).replace(folder / first.name)
-        (folder / "x").replace(folder / second.name)
-
-    assert "differs from its seal's SHA-256" in problems_after(flip_a_byte)
-    assert "its seal says" in problems_after(shorten)
-    assert "clip 1, crop 2: motion/grid/u_location is 17, not in 1..16" in problems_after(set_label)
-    assert "seal" in problems_after(swap)
-    assert "has no seal" in problems_after(lambda f: (f / first.name).with_suffix(".json").unlink())
-    assert "planned but absent" in problems_after(lambda f: (f / first.name).unlink())
-    assert "is damaged" in problems_after(
-        lambda f: (f / first.name).with_suffix(".json").write_text("{")
-    )
-    assert "was being written" in problems_after(lambda f: (f / "x.h5.part").touch())
-    assert "not in the plan" in problems_after(
-        lambda f: shutil.copy(f / first.name, f / "other-00000-of-00001.h5")
-    )
-    assert problems_after(lambda f: None) == ""
-
-
-@pytest.mark.parametrize("frames", ["raw", "jpeg:90", "none"])
-def test_index_shows_all_shards_as_one(videos, tmp_path, frames):
-    (videos / "a-first.avi").touch()
-    extract(videos, tmp_path / "s", frames=frames, clips_per_shard=2)
-    assert write_index(tmp_path / "s", tmp_path / "s" / "all.h5") == 6
-    shutil.move(tmp_path / "s", tmp_path / "moved")
-    whole = tmp_path / "moved" / "all.h5"
-    clip = 0
-    with h5py.File(whole) as index:
-        for file in sorted((tmp_path / "moved").glob("*-of-*.h5")):
-            with h5py.File(file) as shard:
-                for k in range(len(shard["labels"])):
-                    for name in ("labels", "motion_boundaries", "motion_energy", "clips/start"):
-                        np.testing.assert_array_equal(index[name][clip], shard[name][k])
-                    if frames != "none":
-                        for one, other in zip(
-                            index["frames"][clip], shard["frames"][k], strict=True
-                        ):
-                            np.testing.assert_array_equal(one, other)
-                    here = shard["videos/path"].asstr()[shard["clips/video"][k]]
-                    assert index["videos/path"].asstr()[index["clips/video"][clip]] == here
-                    clip += 1
-        assert clip == len(index["labels"]) == 6
-        assert index.attrs["format"] == "motion-appearance-labels"
-        assert index["labels"].attrs["names"].tolist() == [label.name for label in LABELS]
-    assert find_problems(tmp_path / "moved")[1] == []
-
-
-def test_index_of_an_incomplete_folder_is_refused(videos, tmp_path):
-    extract(videos, tmp_path / "s")
-    next(iter((tmp_path / "s").glob("*-of-*.json"))).unlink()
-    with pytest.raises(LabelgenError, match="1 of 2 shards are sealed"):
-        write_index(tmp_path / "s", tmp_path / "all.h5")
-    assert not (tmp_path / "all.h5").exists()
-
-
-def test_summary(videos, tmp_path):
-    (videos / "bad.avi").touch()
-    extract(videos, tmp_path / "s", frames="jpeg:95")
-    text = "\n".join(summary_lines(tmp_path / "s"))
-    assert "videos: 2 of 2 shards sealed, 3 videos, 6 clips" in text
-    assert "failures: 1 unopenable, 1 too_short" in text or (
-        "failures: 1 too_short, 1 unopenable" in text
-    )
-    assert "method farneback" in text
-    assert text.count("most frequent") == 28
-
-
-def test_shard_folder_is_found(videos, tmp_path):
-    extract(videos, tmp_path / "all" / "one", labels=False)
-    assert find_shard_folder(tmp_path / "all") == tmp_path / "all" / "one"
-    assert find_shard_folder(tmp_path / "all" / "one") == tmp_path / "all" / "one"
-    shutil.copytree(tmp_path / "all" / "one", tmp_path / "all" / "two")
-    with pytest.raises(LabelgenError, match="several shard folders; name one of .*one, .*two"):
-        find_shard_folder(tmp_path / "all")
-    with pytest.raises(LabelgenError, match="holds no shards"):
-        find_shard_folder(Path(tmp_path / "nowhere"))
 
 
 def test_real_videos(shared, tmp_path):

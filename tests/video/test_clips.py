@@ -4,7 +4,8 @@ from conftest import moving_square, truncate, write_video
 
 from labelgen import read_clips
 from labelgen.errors import VideoError
-from labelgen.video.clips import clip_count, cut_clips
+from labelgen.geometry import clip_count
+from labelgen.video.clips import cut_clips
 from labelgen.video.decode import Video, claimed_frames
 
 

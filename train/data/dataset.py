@@ -1,71 +1,30 @@
-"""Clips as samples: a crop and a flip for each (seed, epoch, clip) (paper, Sec. 3.4).
-
-No choice depends on the process that makes it: the order of an epoch is a function of (seed,
-epoch), the view of a clip one of (seed, epoch, clip). Workers, ranks and restarts change nothing.
-"""
+"""Clips as samples: frames and labels of the view that was drawn for them (paper, Sec. 3.4)."""
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import h5py
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from labelgen import flip_labels
+from labelgen.geometry import CROP_SIZE
+from labelgen.shards.reader import open_shard
 from train import TrainError
-from train.data.shards import Shard, ShardSet, open_file
+from train.data.sampler import Key, view_of
+from train.data.shards import Shard, ShardSet
 
-CROP = 112
 OPEN_FILES = 64  # handles kept per process: far below the usual limit of 1024 per process
-
-# The first entropy word keeps the streams apart: NumPy pads short entropies with zeros, so that
-# (seed, epoch) and (seed, epoch, 0) would be the same stream.
-_ORDER, _VIEW, _SPLIT = 1, 2, 3
-
-Key = tuple[int, int]  # (epoch, clip)
-
-
-def view_of(seed: int, epoch: int, clip: int, crops: int) -> tuple[int, bool]:
-    """Draw the crop (0 <= index < crops) and the mirror image (p = .5) of one sample."""
-    rng = np.random.default_rng((_VIEW, seed, epoch, clip))
-    return int(rng.integers(crops)), bool(rng.integers(2))
 
 
 def central_crop(crops: np.ndarray) -> int:
     """Index of the stored crop nearest to the middle of the 128x171 frame: the held-out view."""
     return int(np.abs(crops - np.array([8.0, 29.5])).sum(axis=1).argmin())
-
-
-def split_by_video(
-    videos: np.ndarray, fraction: float, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clips to train on and clips to hold out, never two of one video on both sides.
-
-    Parameters
-    ----------
-    videos : (N,) int64
-        The video of each clip.
-    fraction : float
-        Share of the videos to hold out, at least one.
-
-    Returns
-    -------
-    train, held_out : int64 arrays
-        Clip numbers, rising.
-    """
-    names = np.unique(videos)
-    if len(names) < 2:
-        raise TrainError("A held-out split needs two videos and there is one; use --val 0.")
-    count = min(max(1, round(fraction * len(names))), len(names) - 1)
-    chosen = np.random.default_rng((_SPLIT, seed)).permutation(names)[:count]
-    held = np.isin(videos, chosen)
-    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 class ClipDataset(Dataset):
@@ -115,7 +74,7 @@ class ClipDataset(Dataset):
             if len(self._open) >= OPEN_FILES:
                 oldest = next(iter(self._open))
                 self._open.pop(oldest)[0].file.close()
-            file = open_file(shard.path)
+            file = open_shard(shard.path)
             self._open[shard] = file["labels"], file["frames"]
         return self._open[shard]
 
@@ -136,87 +95,25 @@ def _read_frames(frames: h5py.Dataset, row: int) -> np.ndarray:
 
 def _cut_jpeg(encoded: np.ndarray, *, top: int, left: int, flip: bool) -> np.ndarray:
     """Decode 16 JPEGs and cut them: (16, 112, 112, 3) uint8 RGB."""
-    frames = np.empty((len(encoded), CROP, CROP, 3), np.uint8)
+    frames = np.empty((len(encoded), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     for data, frame in zip(encoded, frames, strict=True):
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if image is None:
             raise ValueError("not a JPEG")
-        crop = image[top : top + CROP, left : left + CROP]
+        crop = image[top : top + CROP_SIZE, left : left + CROP_SIZE]
         cv2.cvtColor(cv2.flip(crop, 1) if flip else crop, cv2.COLOR_BGR2RGB, dst=frame)
     return frames
 
 
 def _cut_raw(pixels: np.ndarray, *, top: int, left: int, flip: bool) -> np.ndarray:
     """Cut (16, 128, 171, 3) uint8 to (16, 112, 112, 3)."""
-    crops = pixels[:, top : top + CROP, left : left + CROP]
+    crops = pixels[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
     if not flip:
         return np.ascontiguousarray(crops)
     frames = np.empty_like(crops, order="C")
     for crop, frame in zip(crops, frames, strict=True):
         cv2.flip(crop, 1, dst=frame)  # NumPy's own mirror image is many times slower
     return frames
-
-
-class ClipSampler(Sampler[list[Key]]):
-    """Batches of (epoch, clip) for one rank, from any step of any epoch.
-
-    Example: batch 8, 2 ranks, accumulate 2; a step takes clips a..h of the epoch's order
-
-        part 0: rank 0 gets a c, rank 1 gets b d      part 1: rank 0 gets e g, rank 1 gets f h
-
-    The last clips that do not fill a batch wait for another epoch's order.
-
-    Parameters
-    ----------
-    clips : (N,) int64
-        Clip numbers to draw from.
-    batch : int
-        Clips per optimizer step over all ranks and parts; a multiple of ranks x accumulate.
-    """
-
-    def __init__(
-        self,
-        clips: np.ndarray,
-        batch: int,
-        *,
-        seed: int,
-        accumulate: int = 1,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        if batch > len(clips):
-            raise TrainError(
-                f"A batch of {batch} is larger than the training set of {len(clips)} clips."
-            )
-        if batch % (ranks * accumulate):
-            raise TrainError(
-                f"A batch of {batch} cannot be shared by {ranks} ranks x {accumulate} parts; "
-                f"choose a multiple of {ranks * accumulate}."
-            )
-        self.clips, self.batch, self.seed = clips, batch, seed
-        self.accumulate, self.rank, self.ranks = accumulate, rank, ranks
-        self.steps = len(clips) // batch
-        self.epoch = self.step = 0
-
-    def start(self, epoch: int, step: int) -> None:
-        """Let the next iteration begin at this step of this epoch."""
-        self.epoch, self.step = epoch, step
-
-    def __len__(self) -> int:
-        return (self.steps - self.step) * self.accumulate
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng((_ORDER, self.seed, self.epoch)).permutation(self.clips)
-        for step in range(self.step, self.steps):
-            total = order[step * self.batch : (step + 1) * self.batch]
-            for part in np.split(total, self.accumulate):
-                yield [(self.epoch, int(clip)) for clip in part[self.rank :: self.ranks]]
-
-
-def ordered_batches(clips: np.ndarray, batch: int, *, rank: int, ranks: int) -> list[list[Key]]:
-    """Every clip once, in order, shared by the ranks: for evaluation."""
-    keys = [(0, int(clip)) for clip in clips[rank::ranks]]
-    return [keys[i : i + batch] for i in range(0, len(keys), batch)]
 
 
 def make_loader(dataset: ClipDataset, batches: Any, *, workers: int, pin: bool) -> DataLoader:

@@ -17,7 +17,8 @@ import h5py
 import numpy as np
 
 from labelgen.shards.folder import RUN_FILE, find_shard_folder, planned_files, read_run, shard_files
-from labelgen.shards.writer import read_seal
+from labelgen.shards.reader import open_shard
+from labelgen.shards.seal import read_seal
 from train import TrainError
 
 REMEDY = "delete it and run the same `labelgen extract` again"
@@ -87,15 +88,6 @@ class ShardSet:
     def crop_labels(self, crop: int) -> np.ndarray:
         """(clips, 27) uint8: the labels of one stored crop of every clip."""
         return np.concatenate([_read(shard, "labels", np.s_[:, crop]) for shard in self.shards])
-
-
-def open_file(path: Path) -> h5py.File:
-    """Open a shard for reading.
-
-    A chunk holds a whole clip and is read once, so HDF5's chunk cache would only copy. Locking is
-    best-effort because network file systems often have none.
-    """
-    return h5py.File(path, "r", rdcc_nbytes=0, locking="best-effort")
 
 
 def open_shards(location: str | Path) -> ShardSet:
@@ -169,7 +161,7 @@ def _describe(shards: tuple[Shard, ...], config_hash: str) -> ShardSet:
     """Open every shard once: the same crops and settings, and all that training needs."""
     kinds = []
     for shard in shards:
-        with open_file(shard.path) as file:
+        with open_shard(shard.path) as file:
             _check_content(file, shard, config_hash)
             kinds.append((file["crops"][:], file["frames"].ndim == 2))
             profile, flow = str(file.attrs["profile"]), str(file.attrs["flow"])
@@ -198,5 +190,5 @@ def _check_content(file: h5py.File, shard: Shard, config_hash: str) -> None:
 
 
 def _read(shard: Shard, dataset: str, rows: Any = np.s_[:]) -> np.ndarray:
-    with open_file(shard.path) as file:
+    with open_shard(shard.path) as file:
         return file[dataset][rows]

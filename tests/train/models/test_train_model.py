@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from train.models.c3d import C3D, StatisticsNet, make_optimizer, set_rate
+from train.models.c3d import C3D
+from train.models.heads import StatisticsNet, make_optimizer, set_rate
 from train.recipe import PIXELS
 
 

@@ -1,0 +1,101 @@
+"""The seal of a shard: the small file, written last, that says a shard is complete; and names.
+
+A shard is written under another name, synced, and takes its final name only when whole; its seal
+follows. A shard without a seal that fits it does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from labelgen.errors import LabelgenError
+from labelgen.files import publish, write_json
+
+FORMAT = "motion-appearance-labels"
+FORMAT_VERSION = 1
+
+_NAME = re.compile(r"(?P<set>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})\.h5")
+
+_READ_BYTES = 1 << 20
+
+
+class Failure(NamedTuple):
+    """A video with something wrong: its path, a reason code, a sentence, and the clips kept."""
+
+    path: str
+    reason: str
+    message: str
+    clips: int = 0
+
+
+def shard_name(name: str, number: int, total: int) -> str:
+    """Return the file name of a shard of the set `name`."""
+    return f"{name}-{number:05d}-of-{total:05d}.h5"
+
+
+def set_of(file: Path) -> tuple[str, int, int]:
+    """Return set, number and total of a shard's file name.
+
+    Raises
+    ------
+    LabelgenError
+        If it is not a shard's name.
+    """
+    match = _NAME.fullmatch(file.name)
+    if not match:
+        raise LabelgenError(f"{file} is not named like a shard, set-00000-of-00001.h5")
+    return match["set"], int(match["number"]), int(match["total"])
+
+
+def seal_of(file: Path) -> Path:
+    """Return where the seal of a shard lies."""
+    return file.with_suffix(".json")
+
+
+def read_seal(file: Path) -> dict[str, Any] | None:
+    """Return the seal of a shard, None if shard or seal is absent or they do not fit together.
+
+    Looks at names and sizes only; checksums are the business of `labelgen.shards.verify`.
+    """
+    try:
+        seal: dict[str, Any] = json.loads(seal_of(file).read_text(encoding="utf-8"))
+        complete = seal["shard"] == file.name and seal["bytes"] == file.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return seal if complete else None
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_seal(partial: Path, file: Path, content: dict[str, Any]) -> None:
+    """Give a finished shard its final name, and seal it.
+
+    Parameters
+    ----------
+    partial, file : Path
+        The shard as it was written, closed, and its final name.
+    content : dict
+        What the seal says beside name, size and SHA-256: counts, hashes and failures.
+    """
+    seal = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "shard": file.name,
+        "sha256": file_digest(partial),
+        "bytes": partial.stat().st_size,
+        **content,
+    }
+    seal_of(file).unlink(missing_ok=True)
+    publish(partial, file)
+    write_json(seal_of(file), seal)

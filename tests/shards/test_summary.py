@@ -1,0 +1,15 @@
+from extraction import extract
+
+from labelgen.shards.summary import summary_lines
+
+
+def test_summary(videos, tmp_path):
+    (videos / "bad.avi").touch()
+    extract(videos, tmp_path / "s", frames="jpeg:95")
+    text = "\n".join(summary_lines(tmp_path / "s"))
+    assert "videos: 2 of 2 shards sealed, 3 videos, 6 clips" in text
+    assert "failures: 1 unopenable, 1 too_short" in text or (
+        "failures: 1 too_short, 1 unopenable" in text
+    )
+    assert "method farneback" in text
+    assert text.count("most frequent") == 28
