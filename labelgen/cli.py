@@ -15,7 +15,7 @@ import click
 
 import labelgen
 from labelgen.errors import LabelgenError
-from labelgen.labels.table import PROFILES
+from labelgen.labels.profiles import PROFILES
 from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
 
 _INTERRUPTED = 130

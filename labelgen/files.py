@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_PARTIAL = re.compile(r"(?P<file>.+)\.\d+-[0-9a-f]{8}\.part")
+# Without process and random part: as written before these were added.
+_PARTIAL = re.compile(r"(?P<file>.+?)(\.\d+-[0-9a-f]{8})?\.part")
 
 
 def partial_name(file: Path) -> Path:

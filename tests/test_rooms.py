@@ -129,7 +129,7 @@ def loaded_by(statement):
 @pytest.mark.parametrize(
     "statement",
     [
-        "import labelgen",
+        "import labelgen.files, labelgen.geometry",
         "import labelgen.shards.plan",
         "from labelgen.shards.settings import ExtractSettings",
         "import labelgen.cli",

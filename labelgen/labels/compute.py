@@ -10,7 +10,7 @@ from labelgen.labels.boundaries import boundary_sums, checked_flow
 from labelgen.labels.crops import checked_crops, crop_numbers
 from labelgen.labels.dense import every_crop_appearance, every_crop_motion
 from labelgen.labels.motion import motion_labels, motion_maps
-from labelgen.labels.table import check_profile
+from labelgen.labels.profiles import check_profile
 
 # From here on all 1020 crops at once cost less than these few one by one; both ways agree exactly.
 _DENSE_FROM = 40

@@ -6,12 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labelgen.errors import LabelgenError
 from labelgen.geometry import CLIP_LENGTH, OCTANTS, ORIENTATIONS
 from labelgen.labels.partitions import PARTITIONS
-
-PROFILES = ("paper", "authors")
-"""``paper`` follows the paper; ``authors`` repeats the released code, quirks included."""
+from labelgen.labels.profiles import PROFILES, check_profile
 
 
 class Label(NamedTuple):
@@ -37,17 +34,6 @@ def _label_table() -> tuple[Label, ...]:
 
 LABELS = _label_table()
 """The 27 labels in their order: 14 of motion, 13 of appearance."""
-
-
-def check_profile(profile: str, crops: str | np.ndarray) -> None:
-    """Raise `LabelgenError` if the profile is unknown or does not go with the crops."""
-    if profile not in PROFILES:
-        raise LabelgenError(f"unknown profile {profile!r}; use one of {', '.join(PROFILES)}")
-    if profile == "authors" and isinstance(crops, str) and crops == "all":
-        raise LabelgenError(
-            "profile authors cuts the crop before it takes derivatives, so its labels are only "
-            "made for a few crops; use center, grid:S or random:K"
-        )
 
 
 def flip_labels(labels: np.ndarray, *, profile: str = "paper") -> np.ndarray:

@@ -12,8 +12,7 @@ import labelgen
 from labelgen.errors import LabelgenError
 from labelgen.flow.methods import FlowSettings, flow_settings
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE, FRAME_SIZE
-from labelgen.labels.crops import crop_positions
-from labelgen.labels.table import check_profile
+from labelgen.labels.profiles import check_profile
 
 FRAME_FORMATS = "jpeg[:QUALITY], raw or none"
 
@@ -65,6 +64,9 @@ class ExtractSettings:
     clips_per_shard: int = 128
 
     def __post_init__(self) -> None:
+        # NumPy is loaded once there are settings to check, not for a help text.
+        from labelgen.labels.crops import crop_positions
+
         crop_positions(self.crops, seed=self.seed)
         check_profile(self.profile, self.crops)
         frame_quality(self.frames)

@@ -45,7 +45,7 @@ def test_verify_names_what_is_wrong(videos, tmp_path):
     assert "is damaged" in problems_after(
         lambda f: (f / first.name).with_suffix(".json").write_text("{")
     )
-    assert "was being written" in problems_after(lambda f: (f / "x.h5.part").touch())
+    assert "was being written" in problems_after(lambda f: (f / "videos-00000-of-00002.h5.7-0011aaff.part").touch())
     assert "not in the plan" in problems_after(
         lambda f: shutil.copy(f / first.name, f / "other-00000-of-00001.h5")
     )

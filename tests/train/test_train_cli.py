@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -200,7 +201,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(finished, tmp_path, monkeypatc
     before = path.read_bytes()
 
     def fail(content, file):
-        file.write(b"half")
+        Path(file).write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoint.torch, "save", fail)
