@@ -11,10 +11,10 @@ OUT       ?= shards/$(DATASET)
 MANIFEST  ?= manifests/$(DATASET).csv
 WORKERS   ?=
 FLAGS     ?=
-BENCH_DATA ?= $(or $(wildcard $(LABELGEN_SHARED)/data),$(wildcard ../shared/data),data/demo)
+BENCH_DATA ?= $(or $(and $(LABELGEN_SHARED),$(wildcard $(LABELGEN_SHARED)/data)),$(wildcard ../shared/data),data/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help labels pretrain demo test lint bench clean
+.PHONY: help labels pretrain demo test lint bench kills clean
 
 help:  ## list the targets
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -64,6 +64,9 @@ bench: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))
 	$(BIN)/python benchmarks/labels.py
 	$(BIN)/python benchmarks/flow.py --data $(BENCH_DATA)
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_DATA)
+
+kills: $(VENV)/.test  ## kill extractions at 50 random moments and compare what reruns make, minutes
+	$(BIN)/python tests/run/kills.py --rounds 50
 
 clean:  ## remove the environment and caches; data, manifests and shards stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,7 @@ Whatever needs OpenCV, Numba or HDF5 is imported inside the command, so that ``-
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ import click
 
 import labelgen
 from labelgen.errors import LabelgenError
+from labelgen.flow.methods import DEFAULT_METHOD
 from labelgen.labels.profiles import PROFILES
 from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
+from labelgen.signals import stop_once
 
 _INTERRUPTED = 130
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -26,6 +29,16 @@ root_option = click.option(
     "--root", type=_FOLDER, default=".", show_default=True, help="Folder that holds the videos."
 )
 shards_argument = click.argument("shards", type=_FOLDER)
+threads_option = click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads.  [default: one per core]"
+)
+
+
+def _cores(workers: int | None) -> int:
+    """Return the number asked for, or that of the cores this process may use."""
+    from joblib import cpu_count
+
+    return cpu_count() if workers is None else workers
 
 
 def _setting(flag: str, **kind: Any) -> Callable[[Any], Any]:
@@ -38,15 +51,24 @@ def _setting(flag: str, **kind: Any) -> Callable[[Any], Any]:
 class _Commands(click.Group):
     """Turns a user's mistake into one sentence, and Ctrl-C into its usual exit code."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin with three standard streams: no file of ours may take the place of a closed one."""
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                # It lives as long as the process.
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except LabelgenError as error:
-            raise _Mistake(str(error)) from error
-        except KeyboardInterrupt:
-            click.echo("\nstopped; run the same command again to go on where it was", err=True)
-            sys.exit(_INTERRUPTED)
+        with stop_once(at_end_of_process=True):
+            try:
+                return super().invoke(ctx)
+            except LabelgenError as error:
+                raise _Mistake(str(error)) from error
+            except KeyboardInterrupt:
+                click.echo("\nstopped; run the same command again to go on where it was", err=True)
+                sys.exit(_INTERRUPTED)
 
 
 class _Mistake(click.ClickException):
@@ -114,11 +136,12 @@ def manifest(
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Processes; 0 works in this one.  [default: one per core]",
+    help="Processes; 0 works in this one. Where there are fewer shards, the others help inside "
+    "them.  [default: one per core]",
 )
 @click.option(
     "--flow",
-    default="tvl1",
+    default=DEFAULT_METHOD,
     show_default=True,
     metavar="METHOD[:PRESET][,NAME=VALUE...]",
     help="tvl1, tvl1:fast, tvl1:accurate, brox, opencv-tvl1, farneback or dis, and any of its "
@@ -166,6 +189,12 @@ def manifest(
     type=click.IntRange(min=0),
     help="Stop when more videos than this fail.  [default: never]",
 )
+@click.option(
+    "--video-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Leave out a video that takes longer, twice.  [default: never]",
+)
 def extract(
     *,
     manifest_file: Path | None,
@@ -174,6 +203,7 @@ def extract(
     name: str | None,
     workers: int | None,
     max_failures: int | None,
+    video_timeout: float | None,
     flow: str,
     flow_size: str,
     crops: str | None,
@@ -189,6 +219,7 @@ def extract(
     interrupted.
     """
     from labelgen.flow.methods import parse_flow
+    from labelgen.run.engines import Limits
     from labelgen.run.pipeline import run
 
     summary = run(
@@ -204,8 +235,11 @@ def extract(
             boundaries=not no_boundaries,
             **settings,
         ),
-        workers=workers,
-        max_failures=max_failures,
+        limits=Limits(
+            workers=_cores(workers),
+            video_timeout=video_timeout,
+            max_failures=max_failures,
+        ),
     )
     for line in summary.lines():
         click.echo(line, err=True)
@@ -215,21 +249,23 @@ def extract(
 
 @main.command()
 @shards_argument
-def inspect(shards: Path) -> None:
+@threads_option
+def inspect(shards: Path, workers: int | None) -> None:
     """Print what SHARDS holds: sizes, settings, and how often each label takes each value."""
     from labelgen.shards.summary import summary_lines
 
-    for line in summary_lines(shards):
+    for line in summary_lines(shards, workers=_cores(workers)):
         click.echo(line)
 
 
 @main.command()
 @shards_argument
-def verify(shards: Path) -> None:
+@threads_option
+def verify(shards: Path, workers: int | None) -> None:
     """Check that SHARDS is complete and undamaged; exit with 1 and name what is wrong if not."""
     from labelgen.shards.verify import find_problems
 
-    checked, problems = find_problems(shards)
+    checked, problems = find_problems(shards, workers=_cores(workers))
     for problem in problems:
         click.echo(problem)
     click.echo(f"{checked} shards checked, {len(problems)} problems")
@@ -241,9 +277,10 @@ def verify(shards: Path) -> None:
 @shards_argument
 @click.option("-o", "--output", type=_FILE, required=True, help="HDF5 file to write.")
 def index(shards: Path, output: Path) -> None:
-    """Write one virtual HDF5 file that shows all of SHARDS as a whole.
+    """Write one small HDF5 file that shows all of SHARDS as a whole.
 
-    The file holds no clip itself: it refers to the shards, so keep it beside them.
+    It holds the numbers of clips and videos, the labels of the central crop, and of each clip the
+    shard and the row there, for frames and boundaries; keep it where it is, relative to SHARDS.
     """
     from labelgen.shards.index import write_index
 

@@ -15,7 +15,9 @@ class VideoError(LabelgenError):
     reason : str
         Code for ``failures.csv``: ``missing`` (no such file), ``unopenable`` (no decoder opens it,
         or no frame decodes), ``truncated`` (far fewer frames decode than the header claims) or
-        ``too_short`` (fewer frames than one clip).
+        ``too_short`` (fewer frames than one clip). Where videos are made into shards there are
+        also ``error`` (anything unforeseen), ``not_finite`` (flow that is no number), ``crashed``
+        and ``timed_out`` (the worker process died on it, or was stopped, twice).
     message : str
         What was seen, in one sentence.
     """
@@ -23,3 +25,11 @@ class VideoError(LabelgenError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class StorageError(LabelgenError):
+    """A file that cannot be written: the disk is full, or went away."""
+
+
+class Interrupted(Exception):  # noqa: N818  # like KeyboardInterrupt, it is no error
+    """Work that nobody wants any more."""

@@ -2,39 +2,88 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-# Without process and random part: as written before these were added.
-_PARTIAL = re.compile(r"(?P<file>.+?)(\.\d+-[0-9a-f]{8})?\.part")
+_PARTIAL = re.compile(r"(?P<file>.+)\.(?P<host>[A-Za-z0-9_-]+)~(?P<process>\d+)~[0-9a-f]{8}\.part")
+_HOST = re.sub(r"[^A-Za-z0-9_-]", "-", platform.node()) or "host"
+
+
+class Partial(NamedTuple):
+    """What a partial file's name tells: what it was to become, and who is writing it.
+
+    Attributes
+    ----------
+    file : str
+        The final name.
+    process : int or None
+        Number of the writing process, if it is one of this machine.
+    """
+
+    file: str
+    process: int | None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process was one of this machine and is no more."""
+        return self.process is not None and not _is_alive(self.process)
 
 
 def partial_name(file: Path) -> Path:
     """Return a name beside `file` that no other process, here or on another machine, writes to."""
-    return file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    return file.with_name(f"{file.name}.{_HOST}~{os.getpid()}~{secrets.token_hex(4)}.part")
 
 
-def partial_of(file: Path) -> str | None:
-    """Return the name of the file that a partial one was to become, None if it is no partial."""
+def parse_partial(file: Path) -> Partial | None:
+    """Return what the name of a partial file tells, None if it is no partial file's name."""
     match = _PARTIAL.fullmatch(file.name)
-    return match["file"] if match else None
+    if match is None:
+        return None
+    return Partial(match["file"], int(match["process"]) if match["host"] == _HOST else None)
+
+
+def partials_in(folder: Path) -> Iterator[tuple[Path, Partial]]:
+    """Yield the half-written files in a folder, whoever writes them, in order."""
+    for file in sorted(folder.iterdir()):
+        partial = parse_partial(file)
+        if partial is not None and file.is_file():
+            yield file, partial
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # One that nobody has buried yet does not write any more.
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(") ")[2]
+    except OSError:
+        return True
+    return not state.startswith("Z")
 
 
 def publish(partial: Path, file: Path) -> None:
     """Sync a finished file and give it its name, so that a crash leaves all of it or none."""
-    sync(partial)
+    _sync(partial)
     partial.replace(file)
-    sync(file.parent)
+    # A folder that may be written but not read, and some file systems, cannot be synced by name.
+    with suppress(OSError):
+        _sync(file.parent)
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, *, tidy: bool = True) -> Iterator[Path]:
     """Give a path to write to; what is there takes the name `file` when the block ends well.
 
     Parameters
@@ -42,7 +91,11 @@ def replacing(file: Path) -> Iterator[Path]:
     file : Path
         The final name; its folder must exist. Until the end it keeps what it held before, and for
         good if the block raises.
+    tidy : bool, optional
+        Whether to look through the folder first for what dead processes left half-written of it.
     """
+    if tidy:
+        _remove_dead(file)
     partial = partial_name(file)
     try:
         yield partial
@@ -51,14 +104,21 @@ def replacing(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_json(file: Path, value: Any) -> None:
-    """Write a JSON file, indented and with sorted keys."""
-    with replacing(file) as partial, partial.open("w", encoding="utf-8") as stream:
+def _remove_dead(file: Path) -> None:
+    for other in file.parent.glob(f"{glob.escape(file.name)}.*.part"):
+        partial = parse_partial(other)
+        if partial is not None and partial.file == file.name and partial.is_dead:
+            other.unlink(missing_ok=True)
+
+
+def write_json(file: Path, value: Any, *, tidy: bool = True) -> None:
+    """Write a JSON file, indented and with sorted keys; `tidy` is as in `replacing`."""
+    with replacing(file, tidy=tidy) as partial, partial.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False)
         stream.write("\n")
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,7 +1,6 @@
 """Numbers that shape every array (paper, Sec. 3.4: clips of 16 frames, 128x171, crops of 112x112).
 
-They stand here, beside no import that costs anything, so that a plan or a help text can be made
-without OpenCV, Numba or HDF5.
+They stand here, beside no import that costs anything, so that nobody loads OpenCV for two integers.
 """
 
 from __future__ import annotations

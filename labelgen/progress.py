@@ -6,15 +6,18 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
-import numpy as np
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _TERMINAL_SECONDS = 0.5
 _PLAIN_SECONDS = 30.0
+_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 class Stopwatch:
@@ -39,33 +42,6 @@ class Stopwatch:
             self.seconds[name] += time.perf_counter() - start  # type: ignore[assignment]
 
 
-class Tally:
-    """Clips done by each of many tasks, in a file that several processes map into memory.
-
-    Parameters
-    ----------
-    file : Path
-        Holds one int64 per task; made by `create`.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._counts = np.memmap(file, dtype=np.int64, mode="r+")
-
-    @classmethod
-    def create(cls, file: Path, tasks: int) -> Tally:
-        """Make a tally of zeros."""
-        np.zeros(tasks, dtype=np.int64).tofile(file)
-        return cls(file)
-
-    def add(self, task: int) -> None:
-        """Count one more clip of a task; each task has one writer."""
-        self._counts[task] += 1
-
-    def total(self) -> int:
-        """Return the clips of all tasks."""
-        return int(self._counts.sum())
-
-
 class ProgressLine:
     """Prints progress until the ``with`` block ends, from a thread of its own.
 
@@ -75,11 +51,14 @@ class ProgressLine:
         Returns the number of clips done.
     expected : int
         About how many there will be.
+    unit : str, optional
+        What is counted.
     """
 
-    def __init__(self, done: Callable[[], int], *, expected: int) -> None:
+    def __init__(self, done: Callable[[], int], *, expected: int, unit: str = "clips") -> None:
         self._done = done
         self._expected = expected
+        self._unit = unit
         self._start = time.monotonic()
         self._stop = threading.Event()
         self._terminal = sys.stderr.isatty()
@@ -101,32 +80,67 @@ class ProgressLine:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
+    def say(self, line: str) -> None:
+        """Print a line that stays, above the progress."""
+        sys.stderr.write(f"\r\x1b[K{line}\n" if self._terminal else f"{line}\n")
+        sys.stderr.flush()
+
     def _run(self) -> None:
         while not self._stop.wait(_TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS):
             line = progress_text(
-                self._done(), expected=self._expected, seconds=time.monotonic() - self._start
+                self._done(),
+                expected=self._expected,
+                seconds=time.monotonic() - self._start,
+                unit=self._unit,
             )
             sys.stderr.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
             sys.stderr.flush()
 
 
-def progress_text(done: int, *, expected: int, seconds: float) -> str:
+def each(
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, unit: str
+) -> Iterator[Result]:
+    """Yield what a function gives for each item, in order, and show progress.
+
+    Parameters
+    ----------
+    function : callable
+    items : sequence
+    workers : int
+        Threads.
+    unit : str
+        What the items are.
+    """
+    done = 0
+    pool = ThreadPoolExecutor(max(workers, 1))
+    try:
+        with ProgressLine(lambda: done, expected=len(items), unit=unit):
+            for result in pool.map(function, items):
+                done += 1
+                yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def progress_text(done: int, *, expected: int, seconds: float, unit: str = "clips") -> str:
     """Return one line of progress.
 
     Parameters
     ----------
     done, expected : int
-        Clips.
+        How many there are, and about how many there will be.
     seconds : float
         Since the start.
+    unit : str, optional
+        What is counted.
     """
     share = min(done / max(expected, 1), 1.0)
-    text = f"{done} of about {max(expected, done)} clips ({share:.0%})"
+    text = f"{done} of about {max(expected, done)} {unit} ({share:.0%})"
     if not done:
         return text
     rate = done / seconds
     left = max(expected - done, 0) / rate
-    return f"{text}, {rate:.2f} clips/s, {duration(left)} left"
+    return f"{text}, {rate:.2f} {unit}/s, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:
@@ -137,3 +151,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes for people: ``512 B``, ``335.0 kB`` or ``1.2 TB``."""
+    unit = 0
+    while count >= 1000 and unit < len(_UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"

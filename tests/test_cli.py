@@ -1,11 +1,16 @@
+import shlex
 import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
+from conftest import moving_square, truncate, write_video
+from extraction import command, run_command
 
 import labelgen
 from labelgen.cli import main
+
+QUICK = ("--flow", "dis", "--crops", "center")
 
 
 def invoke(*arguments):
@@ -101,8 +106,8 @@ def test_help_needs_no_heavy_package():
 def test_labelgen_never_imports_torch():
     code = (
         "import sys, pkgutil, importlib, labelgen\n"
-        "for module in pkgutil.iter_modules(labelgen.__path__):\n"
-        "    importlib.import_module(f'labelgen.{module.name}')\n"
+        "for module in pkgutil.walk_packages(labelgen.__path__, 'labelgen.'):\n"
+        "    importlib.import_module(module.name)\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -110,3 +115,26 @@ def test_labelgen_never_imports_torch():
 
 def test_version():
     assert invoke("--version").stdout == f"labelgen, version {labelgen.__version__}\n"
+
+
+def test_decoders_are_quiet(tmp_path):
+    """What is wrong with a video stands in failures.csv, once."""
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "text.avi").write_text("no film")
+    truncate(write_video(tmp_path / "v" / "cut.avi", moving_square(64)), 0.5)
+    for arguments in (
+        ("manifest", "folder", "--root", tmp_path / "v", "-o", tmp_path / "m.csv"),
+        ("extract", "--root", tmp_path / "v", "--out", tmp_path / "s", *QUICK, "--workers", 0),
+        ("extract", "--root", tmp_path / "v", "--out", tmp_path / "t", *QUICK, "--workers", 1),
+    ):
+        done = run_command(*arguments, check=True)
+        said = [line for line in done.stderr.splitlines() if "videos" not in line]
+        assert not [line for line in said if "clips" not in line and "time by stage" not in line]
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(videos, tmp_path, closed):
+    arguments = ("extract", "--root", videos, "--out", tmp_path / "s", *QUICK, "--workers", 1)
+    line = f"{shlex.join(command(*arguments))} {closed}"
+    assert subprocess.run(["bash", "-c", line]).returncode == 0
+    assert invoke("verify", tmp_path / "s").stdout == "1 shards checked, 0 problems\n"

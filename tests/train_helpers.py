@@ -82,7 +82,7 @@ def write_seal(path: Path, *, clips: int, config_hash: str) -> None:
     seal = {
         "format": "motion-appearance-labels", "format_version": 1, "shard": path.name,
         "sha256": "", "bytes": path.stat().st_size, "videos": clips, "clips": clips,
-        "config_hash": config_hash, "manifest_sha256": "",
+        "crops": 1, "config_hash": config_hash, "manifest_sha256": "", "failures": [],
     }  # fmt: skip
     path.with_suffix(".json").write_text(json.dumps(seal))
 
@@ -92,7 +92,7 @@ def _write_run(folder: Path, prefix: str, shards: int, digest: str) -> None:
     plan = json.loads(path.read_text())["plan"] if path.exists() else {}
     run = {
         "format": "motion-appearance-labels", "format_version": 1, "config": {},
-        "config_hash": digest, "plan": {**plan, prefix: shards},
+        "config_hash": digest, "versions": {}, "manifests": {}, "plan": {**plan, prefix: shards},
     }  # fmt: skip
     path.write_text(json.dumps(run))
 

@@ -62,8 +62,9 @@ def save(
         "recipe": recipe.as_dict(),
         "labels": labels,
     }
-    with replacing(path) as partial:
-        torch.save(content, partial)
+    # Through a stream: given a path, torch writes its name into the file.
+    with replacing(path) as partial, partial.open("wb") as stream:
+        torch.save(content, stream)
 
 
 def load(path: Path) -> dict[str, Any]:

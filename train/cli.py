@@ -55,7 +55,7 @@ def _recipe_option(flag: str, text: str = "", **kind: Any) -> Callable[[Any], An
 
 
 def _shown(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else f"{value}"
+    return ",".join(value) if isinstance(value, tuple) else str(value).removesuffix(".0")
 
 
 width_option = _recipe_option(

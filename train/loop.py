@@ -23,9 +23,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from labelgen import LABELS, flip_labels
+from labelgen.labels.crops import central_crop
 from train import TrainError, checkpoint, log
 from train.checkpoint import Progress
-from train.data.dataset import ClipDataset, central_crop, make_loader
+from train.data.dataset import ClipDataset, make_loader
 from train.data.sampler import ClipSampler, ordered_batches, split_by_video
 from train.data.shards import ShardSet, open_shards
 from train.device import Machine, Ranks, StopRequest, choose_device, distributed, use_bf16
@@ -338,7 +339,7 @@ def pretrain(
     ------
     TrainError
         A mistake of the user's: shards, device, batch, tasks, another run in `out`.
-    Stopped
+    StoppedError
         After SIGTERM or Ctrl-C; ``last.pt`` is written.
     NonFiniteLossError
         Before the step that would have spoilt the weights.

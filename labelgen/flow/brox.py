@@ -28,7 +28,7 @@ import numpy as np
 from labelgen.flow.pyramid import (
     WarpScratch,
     check_counts,
-    check_positive,
+    check_range,
     check_scale_step,
     gradient,
     interleave,
@@ -93,7 +93,7 @@ class BroxSettings:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""
-        check_positive(self, "alpha", "gamma", "epsilon", "omega")
+        check_range(self, "alpha", "gamma", "epsilon", "omega")
         check_counts(self, "scales", "warps", "nonlinear_iterations", "sor_iterations")
         check_scale_step(self.scale_step)
         if not 0 <= self.sigma <= 2:

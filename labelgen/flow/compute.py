@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from labelgen.flow.methods import FlowSettings, flow_method, flow_settings
+from labelgen.flow.pyramid import resize
 from labelgen.geometry import FRAME_SIZE
 from labelgen.video.decode import Frame
 
@@ -53,32 +54,20 @@ def flow_of(frames: np.ndarray, settings: FlowSettings) -> np.ndarray:
     return flow_of_grey(np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]), settings)
 
 
-def clip_flow(
-    frames: Sequence[Frame],
-    settings: FlowSettings,
-    *,
-    previous: np.ndarray | None,
-    stride: int,
-) -> np.ndarray:
-    """Return the flow (T-1, 2, 128, 171) float32 of a clip.
+def flow_of_frames(frames: Sequence[Frame], settings: FlowSettings) -> np.ndarray:
+    """Return the flow of decoded frames under complete settings.
 
     Parameters
     ----------
-    frames : sequence of Frame
-        Of the clip; where they have grey frames of another size, flow is computed on those.
+    frames : sequence of T Frame
+        Where they have grey frames of another size, flow is computed on those and then resized.
     settings : FlowSettings
-    previous : (T-1, 2, 128, 171) float32 or None
-        Flow of the clip that starts `stride` frames earlier; the pairs shared with it are kept.
-    stride : int
-        Frames from that clip's start to this one's.
+
+    Returns
+    -------
+    (T-1, 2, 128, 171) float32
+        In pixels of the 128x171 frame.
     """
-    shared = len(frames) - 1 - stride
-    if previous is None or shared <= 0:
-        return _flow(frames, settings)
-    return np.concatenate([previous[-shared:], _flow(frames[shared:], settings)])
-
-
-def _flow(frames: Sequence[Frame], settings: FlowSettings) -> np.ndarray:
     grey = [frame.grey for frame in frames if frame.grey is not None]
     if not grey:
         return flow_of(np.stack([frame.rgb for frame in frames]), settings)
@@ -93,12 +82,7 @@ def flow_of_grey(grey: np.ndarray, settings: FlowSettings) -> np.ndarray:
 def resized_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return flow (N, 2, H, W) resized to another height and width, its vectors scaled along."""
     height, width = size
-    scale = (width / flow.shape[3], height / flow.shape[2])
-    resized = [
-        [
-            cv2.resize(plane, (width, height)) * factor
-            for plane, factor in zip(pair, scale, strict=True)
-        ]
-        for pair in flow
-    ]
-    return np.array(resized, dtype=np.float32)
+    ratios = (flow.shape[2] / height, flow.shape[3] / width)
+    scale = np.array([width / flow.shape[3], height / flow.shape[2]], dtype=np.float32)
+    planes = [resize(plane, size, ratios) for plane in flow.reshape(-1, *flow.shape[2:])]
+    return np.stack(planes).reshape(len(flow), 2, height, width) * scale[:, None, None]

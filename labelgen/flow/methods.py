@@ -1,7 +1,7 @@
 """Optical flow of a clip by one of several methods (paper, Sec. 3.2: classic coarse-to-fine flow).
 
 A method is one entry of `METHODS`; nothing else needs to know it. Its module is imported when the
-method is first asked for, so that settings can be read and hashed without OpenCV.
+method is first asked for, so that nobody loads a solver for the name of another.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Parameters = Mapping[str, float]
+
+DEFAULT_METHOD = "tvl1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +127,12 @@ def parse_flow(text: str, *, size: str = "clip") -> FlowSettings:
 
 def _typed(name: str, value: Any, *, kind: type) -> float:
     try:
-        return kind(value)
-    except ValueError:
+        number = kind(value)
+        # int(2.7) is 2 without a word.
+        if not isinstance(value, str) and number != value:
+            raise ValueError
+        return number
+    except (ValueError, TypeError, OverflowError):
         what = "a whole number" if kind is int else "a number"
         raise LabelgenError(f"flow parameter {name} must be {what}, got {value!r}") from None
 

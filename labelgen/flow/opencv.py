@@ -14,10 +14,7 @@ from labelgen.geometry import SMALLEST_SIDE
 
 def check(compute: Callable[..., np.ndarray], **parameters: Any) -> None:
     """Raise ValueError unless a method takes its parameters: OpenCV looks at them only in use."""
-    try:
-        compute(np.zeros((2, SMALLEST_SIDE, SMALLEST_SIDE), np.uint8), **parameters)
-    except cv2.error as error:
-        raise ValueError(error.err) from None
+    compute(np.zeros((2, SMALLEST_SIDE, SMALLEST_SIDE), np.uint8), **parameters)
 
 
 def tvl1_flow(grey: np.ndarray, **parameters: float) -> np.ndarray:
@@ -47,5 +44,12 @@ def dis_flow(grey: np.ndarray, *, preset: int) -> np.ndarray:
 def _by_pairs(
     grey: np.ndarray, solve: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    pairs = [solve(first, second) for first, second in pairwise(grey)]
+    try:
+        pairs = [solve(first, second) for first, second in pairwise(grey)]
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error)) from None
+        size = f"{grey.shape[2]}x{grey.shape[1]}"
+        what = error.err or error
+        raise ValueError(f"OpenCV refuses this for frames of {size}: {what}") from None
     return np.ascontiguousarray(np.stack(pairs).transpose(0, 3, 1, 2))

@@ -47,12 +47,15 @@ SMALLEST = 16  # a level is not made if a side would be shorter; OpenCV's rule
 CUBIC = np.float32(-0.75)  # Keys' parameter; [2]_ prefers -.5, OpenCV uses -.75
 
 
-def check_positive(settings: object, *names: str) -> None:
-    """Raise ValueError unless these attributes are finite numbers above 0."""
+def check_range(settings: object, *names: str) -> None:
+    """Raise ValueError unless these attributes lie between 1e-9 and 1e9.
+
+    Squares and quotients of numbers beyond are no float32 numbers any more.
+    """
     for name in names:
         value = getattr(settings, name)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be a finite number above 0, not {value!r}.")
+        if not 1e-9 <= value <= 1e9:
+            raise ValueError(f"{name} must be between 1e-9 and 1e9, not {value!r}.")
 
 
 def check_counts(settings: object, *names: str) -> None:

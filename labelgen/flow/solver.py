@@ -66,7 +66,7 @@ class Solver(ABC, Generic[Work, Level]):
 
     @abstractmethod
     def start(self, work: Work) -> np.ndarray:
-        """Forget the pair before; return the flow in a workspace, a view (2, h, w) float32."""
+        """Clear what must not outlive a pair; return the flow in `work`, a view (2, h, w)."""
 
     @abstractmethod
     def solve(self, work: Work, level: Level, following: Level) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 from labelgen.flow.pyramid import (
     WarpScratch,
     check_counts,
-    check_positive,
+    check_range,
     check_scale_step,
     gradient,
     interleave,
@@ -104,7 +104,7 @@ class Tvl1Settings:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""
-        check_positive(self, "tau", "lambda_", "theta", "epsilon")
+        check_range(self, "tau", "lambda_", "theta", "epsilon")
         check_counts(self, "scales", "warps", "inner_iterations", "outer_iterations")
         check_scale_step(self.scale_step)
         if self.median_size not in (1, 5):

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model, type_callable
+
+from labelgen.kernels import kernel
 
 Scalar = float | np.floating
 
@@ -31,9 +33,9 @@ STEPS = np.arange(WIDE, dtype=np.float32)  # what `load(STEPS, 0)` gives is the 
 
 
 # The division check that NumPy's error model leaves out would keep LLVM from using vectors.
-entry_kernel = njit(cache=True, error_model="numpy")
+entry_kernel = kernel(error_model="numpy")
 """Decorator of a flow kernel that Python calls."""
-inner_kernel = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inner_kernel = kernel(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of one that only kernels call. It has no entry from Python, where a call would crash;
 leaving the entries out saves a fifth of the time to compile a solver."""
 

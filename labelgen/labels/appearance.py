@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from labelgen.geometry import CROP_SIZE, OCTANTS
+from labelgen.kernels import kernel
 from labelgen.labels.partitions import ATOMS, BOUNDS, MEMBERS
 
 APPEARANCE_LABELS = 13
@@ -54,7 +54,7 @@ def block_scores(frames: np.ndarray) -> np.ndarray:
     return scores
 
 
-@njit(cache=True)
+@kernel()
 def _label_crops(frames, crops, atoms, members, bounds, labels):  # type: ignore[no-untyped-def]
     scores = np.empty(members.shape[0])
     octants = np.empty((members.shape[0], OCTANTS))
@@ -63,7 +63,7 @@ def _label_crops(frames, crops, atoms, members, bounds, labels):  # type: ignore
         decide(scores, octants, bounds, labels[k])
 
 
-@njit(cache=True)
+@kernel()
 def decide(scores, octants, bounds, labels):  # type: ignore[no-untyped-def]
     """Fill the labels of one crop from the scores (28,) and octant counts (28, 8) of its blocks.
 
@@ -82,7 +82,7 @@ def decide(scores, octants, bounds, labels):  # type: ignore[no-untyped-def]
     labels[4 * partitions] = 1 + np.argmax(octants[: bounds[1]].sum(axis=0))
 
 
-@njit(cache=True)
+@kernel()
 def _measure_blocks(frames, top, left, atoms, members, scores, octants):  # type: ignore[no-untyped-def]
     """Fill the stability score and the octant counts of each block of one crop."""
     blocks, atom_count = members.shape
@@ -105,7 +105,7 @@ def _measure_blocks(frames, top, left, atoms, members, scores, octants):  # type
                 octants[block] += atom_octants[atom]
 
 
-@njit(cache=True)
+@kernel()
 def _count_atoms(frame, top, left, atoms, bins, octants):  # type: ignore[no-untyped-def]
     """Histogram one frame's crop per atom: R, G, B levels side by side, and colour octants."""
     bins[:] = 0
@@ -119,13 +119,13 @@ def _count_atoms(frame, top, left, atoms, bins, octants):  # type: ignore[no-unt
             octants[atom, octant(red, green, blue)] += 1
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def octant(red, green, blue):  # type: ignore[no-untyped-def]
     """Octant of a colour, 0-based; blue counts inverted, as in the authors' code."""
     return 4 * (1 - (blue >> 7)) + 2 * (red >> 7) + (green >> 7)
 
 
-@njit(cache=True)
+@kernel()
 def _add_members(atom_bins, members, bins):  # type: ignore[no-untyped-def]
     bins[:] = 0
     for atom in range(members.size):
@@ -134,7 +134,7 @@ def _add_members(atom_bins, members, bins):  # type: ignore[no-untyped-def]
                 bins[k] += atom_bins[atom, k]
 
 
-@njit(cache=True)
+@kernel()
 def _narrow(bins, lowest, highest, first):  # type: ignore[no-untyped-def]
     """Update the minimum and maximum over frames of one block's histogram."""
     if first:
@@ -145,7 +145,7 @@ def _narrow(bins, lowest, highest, first):  # type: ignore[no-untyped-def]
         highest[k] = max(highest[k], bins[k])
 
 
-@njit(cache=True)
+@kernel()
 def stability(lowest, highest):  # type: ignore[no-untyped-def]
     """Mean over channels of intersection over union (Eq. 2), from (768,) minima and maxima."""
     score = 0.0
@@ -155,7 +155,7 @@ def stability(lowest, highest):  # type: ignore[no-untyped-def]
     return score / 3.0
 
 
-@njit(cache=True)
+@kernel()
 def overlap(lowest, highest):  # type: ignore[no-untyped-def]
     """Intersection over union of one channel, from minima and maxima over frames, (256,)."""
     intersection, union = np.int32(0), np.int32(0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from labelgen.kernels import kernel
 
 _PREWITT = 1.0 / 6.0
 
@@ -89,7 +90,7 @@ def boundary_sums(flow: np.ndarray) -> np.ndarray:
     return sums
 
 
-@njit(cache=True)
+@kernel()
 def _largest_bits(bits):  # type: ignore[no-untyped-def]
     largest = np.int32(0)
     for i in range(bits.size):
@@ -97,7 +98,7 @@ def _largest_bits(bits):  # type: ignore[no-untyped-def]
     return largest
 
 
-@njit(cache=True)
+@kernel()
 def _add_pairs(flow, total):  # type: ignore[no-untyped-def]
     for pair in range(flow.shape[0]):
         values, sums = flow[pair].reshape(-1), total.reshape(-1)
@@ -105,7 +106,7 @@ def _add_pairs(flow, total):  # type: ignore[no-untyped-def]
             sums[i] += values[i]
 
 
-@njit(cache=True)
+@kernel()
 def _derive(fields, derivatives):  # type: ignore[no-untyped-def]
     """Fill `derivatives` (C, 2, H, W) with the x and y derivatives of `fields` (C, H, W)."""
     components, height, width = fields.shape
@@ -119,7 +120,7 @@ def _derive(fields, derivatives):  # type: ignore[no-untyped-def]
                 derivatives[c, 1, y, x] = y_derivative(differences, x)
 
 
-@njit(cache=True)
+@kernel()
 def prewitt_columns(field, y, sums, differences):  # type: ignore[no-untyped-def]
     """Fill what the derivatives of row `y` of an (H, W) field are made of.
 
@@ -138,13 +139,13 @@ def prewitt_columns(field, y, sums, differences):  # type: ignore[no-untyped-def
     differences[0], differences[width + 1] = differences[1], differences[width]
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def x_derivative(sums, x):  # type: ignore[no-untyped-def]
     """Return the derivative along x at column `x`, from the sums of `prewitt_columns`."""
     return _PREWITT * (sums[x + 2] - sums[x])
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def y_derivative(differences, x):  # type: ignore[no-untyped-def]
     """Return the derivative along y at column `x`, from `prewitt_columns`' differences."""
     # The outer two first, so that a mirrored row gives the same number to the last bit.

@@ -84,3 +84,9 @@ def checked_crops(crops: str | np.ndarray) -> np.ndarray:
             f"top is 0..{MAX_TOP}, left 0..{MAX_LEFT}"
         )
     return np.ascontiguousarray(positions, dtype=np.int64)
+
+
+def central_crop(crops: np.ndarray) -> int:
+    """Return the index of the crop of (K, 2) that is nearest to the middle of the frame."""
+    middle = np.array([MAX_TOP / 2, MAX_LEFT / 2])
+    return int(np.abs(crops - middle).sum(axis=1).argmin())

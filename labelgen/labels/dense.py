@@ -1,8 +1,8 @@
 """The labels of every crop of a clip at once: the same decisions, from sums that are shared.
 
-What a label is stands in `motion.decide` and `appearance.decide`; here stands
-only how the numbers that they compare are found for all 17 x 60 crops. Two facts do the work, both
-of them about where the runs of a block's pixels end (`labelgen.labels.partitions.row_ends`):
+What a label is stands in `motion.decide` and `appearance.decide`; here stands only how the numbers
+that they compare are found for all 17 x 60 crops. Two facts do the work, both of them
+about where the runs of a block's pixels end (`labelgen.labels.partitions.row_ends`):
 
 - A sum over a block is a signed sum of row prefix sums at those ends. The ends lie on a few
   straight lines, and a sum along a line is a difference of two prefix sums along its slope. So any
@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from labelgen.geometry import (
     CLIP_LENGTH,
@@ -30,6 +29,7 @@ from labelgen.geometry import (
     OCTANTS,
     ORIENTATIONS,
 )
+from labelgen.kernels import kernel
 from labelgen.labels import appearance, motion
 from labelgen.labels.appearance import APPEARANCE_LABELS, octant, overlap
 from labelgen.labels.motion import MOTION_LABELS, MotionMaps
@@ -117,7 +117,7 @@ def _tables(planes: np.ndarray) -> np.ndarray:
     return tables
 
 
-@njit(cache=True)
+@kernel()
 def _fill_tables(planes, tables):  # type: ignore[no-untyped-def]
     height, width, bins = planes.shape
     prefix = np.empty((width + 1, bins))
@@ -132,7 +132,7 @@ def _fill_tables(planes, tables):  # type: ignore[no-untyped-def]
                     tables[slope, y + 1, x + slope, k] = tables[slope, y, x + 1, k] + prefix[x, k]
 
 
-@njit(cache=True)
+@kernel()
 def _block_sums(tables, lines, top, left, sums):  # type: ignore[no-untyped-def]
     """Fill `sums` (28, B) with the sums over the blocks of one crop."""
     sums[:] = 0.0
@@ -145,14 +145,14 @@ def _block_sums(tables, lines, top, left, sums):  # type: ignore[no-untyped-def]
             sums[block, k] += sign * (end[k] - begin[k])
 
 
-@njit(cache=True)
+@kernel()
 def _spread(magnitude, orientation, planes):  # type: ignore[no-untyped-def]
     for y in range(magnitude.shape[0]):
         for x in range(magnitude.shape[1]):
             planes[y, x, orientation[y, x]] = magnitude[y, x]
 
 
-@njit(cache=True)
+@kernel()
 def _label_motion(tables, pairs, lines, areas, bounds, c, labels):  # type: ignore[no-untyped-def]
     bins = np.empty((areas.size, ORIENTATIONS))
     totals = np.zeros((pairs.shape[2], pairs.shape[0]))
@@ -163,7 +163,7 @@ def _label_motion(tables, pairs, lines, areas, bounds, c, labels):  # type: igno
             motion.decide(bins, areas, bounds, totals[left], c, labels[top * _LEFTS + left])
 
 
-@njit(cache=True)
+@kernel()
 def _slide_totals(pairs, top, totals):  # type: ignore[no-untyped-def]
     """Bring `totals` (60, T-1), the sums over crops at `top` - 1, to `top`."""
     for pair in range(pairs.shape[0]):
@@ -175,7 +175,7 @@ def _slide_totals(pairs, top, totals):  # type: ignore[no-untyped-def]
                 totals[left, pair] += gained - pairs[pair, top - 1, left]
 
 
-@njit(cache=True)
+@kernel()
 def _count_octants(frames, planes):  # type: ignore[no-untyped-def]
     for t in range(frames.shape[0]):
         for y in range(frames.shape[1]):
@@ -184,7 +184,7 @@ def _count_octants(frames, planes):  # type: ignore[no-untyped-def]
                 planes[y, x, octant(red, green, blue)] += 1.0
 
 
-@njit(cache=True)
+@kernel()
 def _label_appearance(tables, scores, lines, bounds, labels):  # type: ignore[no-untyped-def]
     octants = np.empty((scores.shape[0], OCTANTS))
     for top in range(_TOPS):
@@ -317,7 +317,7 @@ def _words(frames: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frames.transpose(3, 1, 2, 0)).reshape(3, -1).view(np.uint64)
 
 
-@njit(cache=True)
+@kernel()
 def _walk_block(words, first, moves, scores):  # type: ignore[no-untyped-def]
     """Add one channel's stability of a block to `scores` (17, columns), `first` rows down."""
     bins = np.empty(_BINS, np.int16)
@@ -343,7 +343,7 @@ def _walk_block(words, first, moves, scores):  # type: ignore[no-untyped-def]
                 _accumulate(bins, gain)
 
 
-@njit(cache=True)
+@kernel()
 def _walk_quadrant(words, square, triangle, lower_scores, upper_scores):  # type: ignore[no-untyped-def]
     """Add one channel's stability of both triangles of a quadrant.
 
@@ -381,12 +381,12 @@ def _walk_quadrant(words, square, triangle, lower_scores, upper_scores):  # type
                 _accumulate(whole, gain)
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _at(y, x):  # type: ignore[no-untyped-def]
     return _WORDS * (y * FRAME_SIZE[1] + x)
 
 
-@njit(cache=True)
+@kernel()
 def _add(words, corner, ends, bins):  # type: ignore[no-untyped-def]
     """Count some pixels, all frames of each, in `bins`: 256 levels of each frame in turn."""
     for i in range(ends.offsets.size):
@@ -400,19 +400,19 @@ def _add(words, corner, ends, bins):  # type: ignore[no-untyped-def]
                 bins[frame + level] += sign
 
 
-@njit(cache=True)
+@kernel()
 def _accumulate(bins, gain):  # type: ignore[no-untyped-def]
     for k in range(bins.size):
         bins[k] += gain[k]
 
 
-@njit(cache=True)
+@kernel()
 def _subtract(bins, part, rest):  # type: ignore[no-untyped-def]
     for k in range(bins.size):
         rest[k] = bins[k] - part[k]
 
 
-@njit(cache=True)
+@kernel()
 def _extremes(bins, lowest, highest):  # type: ignore[no-untyped-def]
     """Fill the minimum and the maximum over frames of each level."""
     for k in range(_LEVELS):

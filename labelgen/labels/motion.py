@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from labelgen.geometry import CROP_SIZE, ORIENTATIONS
+from labelgen.kernels import kernel
 from labelgen.labels.boundaries import (
     largest_displacement,
     prewitt_columns,
@@ -97,7 +97,7 @@ def _scale(largest: float) -> float:
     return float(np.ldexp(1.0, min(-int(exponent), 900)))
 
 
-@njit(cache=True)
+@kernel()
 def _polar(sums, magnitude, orientation):  # type: ignore[no-untyped-def]
     """Fill the magnitude and the orientation bin, both (2, H, W), of sums (2, 2, H, W)."""
     for c in range(sums.shape[0]):
@@ -108,14 +108,14 @@ def _polar(sums, magnitude, orientation):  # type: ignore[no-untyped-def]
                 orientation[c, i, j] = _orientation_bin(x, -y)
 
 
-@njit(cache=True)
+@kernel()
 def _to_whole_units(values, scale):  # type: ignore[no-untyped-def]
     flat = values.reshape(-1)
     for i in range(flat.size):
         flat[i] = np.rint(flat[i] * scale * _WHOLE)
 
 
-@njit(cache=True)
+@kernel()
 def _pair_segments(flow, scale, segments):  # type: ignore[no-untyped-def]
     """Fill `segments`, the `MotionMaps.pairs` of a flow; `scale` brings magnitudes below 1."""
     pairs, components, height, width = flow.shape
@@ -133,7 +133,7 @@ def _pair_segments(flow, scale, segments):  # type: ignore[no-untyped-def]
 
 
 # Whole numbers add up the same in any order, so the compiler may choose the fastest.
-@njit(cache=True, fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def _slide(row, y, sums):  # type: ignore[no-untyped-def]
     """Fill row `y` of `sums` with the sums of 112 consecutive values of `row`."""
     total = 0.0
@@ -145,7 +145,7 @@ def _slide(row, y, sums):  # type: ignore[no-untyped-def]
         sums[y, x] = total
 
 
-@njit(cache=True, inline="always")
+@kernel(inline="always")
 def _orientation_bin(x, up):  # type: ignore[no-untyped-def]
     # Each quadrant owns the half-axis it starts with, going counterclockwise.
     if x > 0 and up >= 0:
@@ -159,7 +159,7 @@ def _orientation_bin(x, up):  # type: ignore[no-untyped-def]
     return 0
 
 
-@njit(cache=True)
+@kernel()
 def _label_crops(magnitude, orientation, pairs, crops, atoms, members, areas, bounds, labels):  # type: ignore[no-untyped-def]
     bins = np.empty((members.shape[0], ORIENTATIONS))
     totals = np.empty(pairs.shape[1])
@@ -172,7 +172,7 @@ def _label_crops(magnitude, orientation, pairs, crops, atoms, members, areas, bo
             decide(bins, areas, bounds, totals, c, labels[k])
 
 
-@njit(cache=True)
+@kernel()
 def decide(bins, areas, bounds, totals, c, labels):  # type: ignore[no-untyped-def]
     """Fill the labels of component `c` of one crop.
 
@@ -193,7 +193,7 @@ def decide(bins, areas, bounds, totals, c, labels):  # type: ignore[no-untyped-d
     labels[4 * partitions + c] = 1 + np.argmax(totals)
 
 
-@njit(cache=True)
+@kernel()
 def _block_bins(magnitude, orientation, atoms, members, top, left, bins):  # type: ignore[no-untyped-def]
     """Sum of magnitudes per block and orientation bin, over one crop."""
     sums = np.zeros((members.shape[1], ORIENTATIONS))

@@ -1,45 +1,255 @@
-"""Who does which shard when: in this process, or in several at once."""
+"""Who does which shard when: in this process, or in worker processes that may die and be replaced.
+
+Workers are processes of their own rather than those of a pool, since a pool cannot say which
+worker died on which video, and takes all of them down with one.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import signal
-from collections.abc import Iterator, Sequence
-
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+import socket
+import subprocess
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 
 from labelgen.errors import LabelgenError
+from labelgen.run.serve import SERVE
+from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, make_shard
+from labelgen.shards.folder import remove_partials_of
+from labelgen.shards.seal import Failure
+from labelgen.signals import held
+
+_TRIES = 2
+_POLL_SECONDS = 0.5
 
 
-def run_tasks(tasks: Sequence[ShardTask], workers: int) -> Iterator[ShardReport]:
-    """Yield the reports of tasks as they finish."""
-    if workers == 0:
-        yield from map(make_shard, tasks)
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How a run treats workers.
+
+    Attributes
+    ----------
+    workers : int
+        Processes at most; 0 works in this one.
+    video_timeout : float or None
+        Seconds after which a worker that is on one video is stopped.
+    max_failures : int or None
+        The run stops when more videos than this have failed.
+    """
+
+    workers: int
+    video_timeout: float | None = None
+    max_failures: int | None = None
+
+
+def run_tasks(
+    tasks: Sequence[ShardTask],
+    *,
+    limits: Limits,
+    tally: Tally,
+    lock: int | None,
+    tell: Callable[[Failure], None],
+    say: Callable[[str], None],
+) -> Generator[ShardReport, None, None]:
+    """Yield what comes of tasks, as it comes; all workers are gone when the iterator is closed.
+
+    Parameters
+    ----------
+    tasks : sequence of ShardTask
+        The first begins first.
+    limits : Limits
+    tally : Tally
+        Of the tasks.
+    lock : int or None
+        Descriptor of the shard folder's lock, which workers hold as well.
+    tell : callable
+        Takes each failure as soon as it is known; what it raises ends the run.
+    say : callable
+        Takes a line for people.
+
+    Raises
+    ------
+    LabelgenError
+        If a worker cannot write, or workers die before they have begun a video.
+    """
+    if limits.workers == 0:
+        if limits.video_timeout is not None:
+            raise LabelgenError("--video-timeout needs a process to stop; use --workers 1 or more")
+        yield from (make_shard(task, tell=tell) for task in tasks)
         return
-    parallel = Parallel(
-        n_jobs=min(workers, len(tasks)),
-        backend="loky",
-        batch_size=1,
-        pre_dispatch="n_jobs",
-        return_as="generator_unordered",
-    )
+    with _Crew(limits, tally=tally, lock=lock, tell=tell, say=say) as crew:
+        yield from crew.run(tasks)
+
+
+class _Worker:
+    """One process, the connection to it, and the task it is on."""
+
+    def __init__(self, lock: int | None) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            kept = [theirs.fileno(), *([] if lock is None else [lock])]
+            code = SERVE.format(path=sys.path, channel=theirs.fileno(), parent=os.getpid())
+            # Its output goes where messages go: what the run prints is nobody else's.
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                pass_fds=kept,
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+            )
+        self.connection = Connection(ours.detach())
+        self.task: ShardTask | None = None
+        self.timed_out = False
+
+    def give(self, task: ShardTask) -> None:
+        """Let it begin a task."""
+        self.task, self.timed_out = task, False
+        # One that has died meanwhile is found out when it is listened to.
+        with suppress(OSError):
+            self.connection.send(task)
+
+    def stop(self, *, patience: float = 0.0) -> int:
+        """End it, if it does not end by itself in so many seconds, and return its exit code."""
+        try:
+            code = self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self.connection.close()
+        return code
+
+
+class _Crew:
+    """The workers of one run.
+
+    Parameters
+    ----------
+    limits, tally, lock, tell, say
+        As in `run_tasks`.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        tally: Tally,
+        lock: int | None,
+        tell: Callable[[Failure], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._limits, self._tally, self._lock = limits, tally, lock
+        self._tell, self._say = tell, say
+        self._workers: list[_Worker] = []
+        self._waiting: deque[ShardTask] = deque()
+        self._deaths: Counter[tuple[int, int]] = Counter()
+
+    def __enter__(self) -> _Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with held():
+            for worker in self._workers:
+                worker.stop()
+
+    def run(self, tasks: Sequence[ShardTask]) -> Iterator[ShardReport]:
+        """Yield what comes of tasks."""
+        self._waiting.extend(tasks)
+        while self._waiting or self._busy():
+            self._hand_out()
+            ready = wait([worker.connection for worker in self._workers], _POLL_SECONDS)
+            for worker in [worker for worker in self._workers if worker.connection in ready]:
+                yield from self._hear(worker)
+            self._stop_late_ones()
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.task is not None]
+
+    def _hand_out(self) -> None:
+        """Give idle workers tasks; where there are none left, let the busy ones use the cores."""
+        for worker in self._workers:
+            if self._waiting and worker.task is None:
+                worker.give(self._waiting.popleft())
+        while self._waiting and len(self._workers) < self._limits.workers:
+            with held():
+                self._workers.append(_Worker(self._lock))
+            self._workers[-1].give(self._waiting.popleft())
+        busy = self._busy()
+        for place, worker in enumerate(busy):
+            if worker.task is not None:
+                share, more = divmod(self._limits.workers, len(busy))
+                self._tally.allow(worker.task.number, share + (place < more))
+
+    def _hear(self, worker: _Worker) -> Iterator[ShardReport]:
+        try:
+            event = worker.connection.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        if isinstance(event, Exception):
+            raise event
+        if isinstance(event, Failure):
+            self._tell(event)
+        else:
+            worker.task = None
+            yield event
+
+    def _stop_late_ones(self) -> None:
+        for worker in self._busy() if self._limits.video_timeout is not None else ():
+            on = self._tally.video(worker.task.number) if worker.task is not None else None
+            if on is not None and on[1] > (self._limits.video_timeout or 0):
+                worker.timed_out = True
+                worker.process.kill()
+
+    def _bury(self, worker: _Worker) -> None:
+        """Take a dead worker's task back; the second time, leave out the video it was on."""
+        # Its connection is gone: it is ending, or has ended.
+        task, code, process = worker.task, worker.stop(patience=2.0), worker.process.pid
+        self._workers.remove(worker)
+        if task is None:
+            return
+        remove_partials_of(task.out, process)
+        on, how = self._tally.video(task.number), _how_it_ended(code)
+        number = -1 if on is None else on[0]
+        # In several threads it was on several videos: none of them is to blame yet.
+        alone = task.one_thread or on is None or self._tally.threads(task.number) == 1
+        self._deaths[task.number, number] += alone
+        again = self._deaths[task.number, number] < _TRIES
+        if on is None:
+            if not again:
+                raise LabelgenError(
+                    f"a worker process {how} outside any video of {task.plan.file}, twice; run "
+                    "again with fewer --workers, or with --workers 0 to see why"
+                )
+        else:
+            task = self._judge(task, number, how, worker.timed_out, again=again)
+        self._tally.begin(task.number)
+        # From now on the video it dies on is the one.
+        self._waiting.appendleft(dataclasses.replace(task, one_thread=True))
+
+    def _judge(
+        self, task: ShardTask, number: int, how: str, timed_out: bool, *, again: bool
+    ) -> ShardTask:
+        path = task.plan.rows[number].path
+        reason, what = "crashed", f"the worker process {how}"
+        if timed_out:
+            reason, what = "timed_out", f"took longer than {self._limits.video_timeout:g} s"
+        if again:
+            self._say(f"{path}: {what}; its shard {task.plan.file} begins again")
+            return task
+        self._say(f"{path}: {what} once more; it is left out")
+        fault = reason, f"{path}: {what}, {_TRIES} times"
+        return dataclasses.replace(task, skip={**task.skip, number: fault})
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
     try:
-        yield from parallel(delayed(_make_shard_in_worker)(task) for task in tasks)
-    except TerminatedWorkerError:
-        raise LabelgenError(
-            "a worker process died, perhaps for lack of memory or in a video decoder; sealed "
-            "shards are kept, so run again with fewer --workers, or --workers 0 to see where"
-        ) from None
-    except OSError as error:
-        raise LabelgenError(f"cannot go on: {error}; free what is short, then run again") from error
-    except BaseException:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
-        raise
-
-
-def _make_shard_in_worker(task: ShardTask) -> ShardReport:
-    # Ctrl-C reaches every process of the terminal; the parent alone decides what stops.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return make_shard(task)
+        return f"died of {signal.Signals(-code).name}"
+    except ValueError:
+        return f"died of signal {-code}"

@@ -1,29 +1,27 @@
-"""The extraction: from a manifest to sealed shards, one process per shard at a time (Sec. 3)."""
+"""The extraction: from a manifest to sealed shards, whatever dies on the way (paper, Sec. 3)."""
 
 from __future__ import annotations
 
 import dataclasses
-import signal
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from joblib import cpu_count
-
-from labelgen.errors import LabelgenError
-from labelgen.progress import ProgressLine, Tally, duration
-from labelgen.run.engines import run_tasks
+from labelgen.errors import LabelgenError, StorageError
+from labelgen.progress import ProgressLine, duration, size_text
+from labelgen.run.engines import Limits, run_tasks
+from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, warm_kernels
-from labelgen.shards.folder import locked, open_run, remove_partials, write_failures
+from labelgen.shards.folder import close_run, locked, open_run
 from labelgen.shards.plan import ShardPlan, plan_shards
 from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
+from labelgen.signals import held, raise_lost, stop_once
 from labelgen.video.decode import with_frames
-from labelgen.video.manifest import ManifestRow, find_videos, read_manifest
+from labelgen.video.manifest import find_videos, read_manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,71 +78,24 @@ def run(
     out: Path,
     name: str | None,
     settings: ExtractSettings,
-    workers: int | None,
-    max_failures: int | None = None,
+    limits: Limits,
 ) -> RunSummary:
-    """Make the shards of a manifest file, or of every video below a folder.
+    """Make the shards of a manifest file, or of every video below a folder, that are not there yet.
 
     Parameters
     ----------
     manifest : Path or None
         The CSV file; None takes every video below `root`.
-    root, out, settings, max_failures
-        As in `extract`.
-    name : str or None
-        Of the dataset; by default the manifest's file name, or the folder's.
-    workers : int or None
-        As in `extract`; None is one per core.
-
-    Returns
-    -------
-    RunSummary
-
-    Raises
-    ------
-    LabelgenError
-        If the manifest or the folder is wrong, and as `extract`.
-    """
-    rows = find_videos(root) if manifest is None else read_manifest(manifest, root=root)
-    source = root.resolve().name if manifest is None else manifest.stem
-    return extract(
-        rows,
-        root=root,
-        out=out,
-        name=name or source,
-        settings=settings,
-        workers=cpu_count() if workers is None else workers,
-        max_failures=max_failures,
-    )
-
-
-def extract(
-    rows: Sequence[ManifestRow],
-    *,
-    root: Path,
-    out: Path,
-    name: str,
-    settings: ExtractSettings,
-    workers: int,
-    max_failures: int | None = None,
-) -> RunSummary:
-    """Make the shards of a manifest that are not there yet.
-
-    Parameters
-    ----------
-    rows : sequence of ManifestRow
-        The videos.
     root : Path
-        The folder their paths are relative to.
+        The folder that the videos' paths are relative to.
     out : Path
         The shard folder; made if absent. Sealed shards in it are kept.
-    name : str
-        Of the dataset, the beginning of the shards' names.
+    name : str or None
+        Of the dataset, the beginning of the shards' names; by default the manifest's file name, or
+        the folder's.
     settings : ExtractSettings
-    workers : int
-        Processes; 0 works in this one.
-    max_failures : int, optional
-        Stop when more videos than this have failed.
+    limits : Limits
+        Workers, and what is too much.
 
     Returns
     -------
@@ -153,21 +104,34 @@ def extract(
     Raises
     ------
     LabelgenError
-        If the folder is in use or was begun with other settings, too many videos fail, or a
-        worker dies.
+        If the manifest is wrong, the folder is in use or was begun with other settings, the disk is
+        full, too many videos fail, or workers die before they begin.
     KeyboardInterrupt
         On Ctrl-C and SIGTERM, after workers have stopped; sealed shards stay.
     """
     started = time.monotonic()
-    with locked(out), _sigterm_as_interrupt():
-        rows = with_frames(rows, root=root, workers=workers)
-        plans = plan_shards(rows, name=name, settings=settings)
-        todo = open_run(out, settings=settings, plans=plans)
+    rows = find_videos(root) if manifest is None else read_manifest(manifest, root=root)
+    source = root.resolve().name if manifest is None else manifest.stem
+    with stop_once(), locked(out) as lock:
+        rows = with_frames(rows, root=root, workers=limits.workers)
+        plans = plan_shards(rows, name=name or source, settings=settings)
         try:
-            reports = _make_shards(todo, root, out, settings, workers, max_failures)
+            todo = open_run(out, settings=settings, plans=plans, held=lock is not None)
+        except OSError as error:
+            raise StorageError(f"cannot write to {out}: {error.strerror}") from None
+        reports: list[ShardReport] = []
+        try:
+            # Absolute, so that however it was spelt, messages lose the same beginning.
+            _make_shards(todo, root.resolve(), out, settings, limits, lock, reports)
+        except StorageError as error:
+            raise StorageError(_with_remedy(error, settings, todo, reports)) from None
+        except OSError as error:  # no room for temporary files or kernels, no more processes
+            raise StorageError(
+                f"cannot go on: {error}; free what is short, then run again"
+            ) from error
         finally:
-            failures = write_failures(out)
-            remove_partials(out)
+            with held():
+                failures = close_run(out, held=lock is not None)
     return RunSummary(
         shards=len(reports),
         skipped=len(plans) - len(todo),
@@ -184,12 +148,16 @@ def _make_shards(
     root: Path,
     out: Path,
     settings: ExtractSettings,
-    workers: int,
-    max_failures: int | None,
-) -> list[ShardReport]:
+    limits: Limits,
+    lock: int | None,
+    reports: list[ShardReport],
+) -> None:
+    """Make shards, and add what comes of each to `reports`."""
     if not plans:
-        return []
+        return
     warm_kernels(settings)
+    # LLVM calls back while it compiles, and swallows what is raised then.
+    raise_lost()
     # The largest first, so that no long shard is left to one worker at the end.
     plans = sorted(plans, key=lambda plan: -plan.clips)
     with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch:
@@ -199,31 +167,45 @@ def _make_shards(
             ShardTask(plan, root, out, settings, file, number) for number, plan in enumerate(plans)
         ]
         expected = sum(plan.clips for plan in plans)
-        with ProgressLine(tally.total, expected=expected):
-            return _collect(run_tasks(tasks, workers), max_failures)
-
-
-def _collect(reports: Iterable[ShardReport], max_failures: int | None) -> list[ShardReport]:
-    done, failures = [], 0
-    for report in reports:
-        done.append(report)
-        failures += len(report.failures)
-        if max_failures is not None and failures > max_failures:
-            raise LabelgenError(
-                f"{failures} videos failed, more than --max-failures {max_failures}; the last: "
-                f"{report.failures[-1].message}; see failures.csv"
+        with ProgressLine(tally.clips, expected=expected) as progress:
+            made = run_tasks(
+                tasks,
+                limits=limits,
+                tally=tally,
+                lock=lock,
+                tell=_Failures(limits.max_failures).add,
+                say=progress.say,
             )
-    return done
+            with closing(made):
+                reports.extend(made)
 
 
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM stop a run in the way Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class _Failures:
+    """Counts videos that failed, and raises when they are too many."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        # By path, since a shard that begins again tells its failures again.
+        self._paths: set[str] = set()
+
+    def add(self, failure: Failure) -> None:
+        self._paths.add(failure.path)
+        if self._most is not None and len(self._paths) > self._most:
+            raise LabelgenError(
+                f"{len(self._paths)} videos failed, more than --max-failures {self._most}; the "
+                f"last: {failure.message}"
+            )
+
+
+def _with_remedy(
+    error: StorageError,
+    settings: ExtractSettings,
+    plans: Sequence[ShardPlan],
+    reports: Sequence[ShardReport],
+) -> str:
+    left = sum(plan.clips for plan in plans) - sum(report.clips for report in reports)
+    needed = size_text(max(left, 1) * settings.bytes_per_clip())
+    return (
+        f"{error}; what is left to make takes about {needed}. Sealed shards are kept: make room, "
+        "then run the same command again"
+    )

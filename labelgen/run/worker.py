@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from labelgen.errors import VideoError
-from labelgen.flow.compute import clip_flow, flow_of
+from labelgen.errors import Interrupted, VideoError
+from labelgen.flow.compute import flow_of, flow_of_frames
 from labelgen.geometry import CLIP_LENGTH, FRAME_SIZE
-from labelgen.labels.boundaries import boundary_sums, motion_energy, stored_boundaries
+from labelgen.labels.boundaries import (
+    boundary_sums,
+    largest_displacement,
+    motion_energy,
+    stored_boundaries,
+)
 from labelgen.labels.compute import labels_of
 from labelgen.labels.crops import crop_positions
-from labelgen.progress import Stopwatch, Tally
+from labelgen.progress import Stopwatch
+from labelgen.run.tally import Tally
 from labelgen.shards.plan import ShardPlan
 from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.writer import Clip, ShardWriter
 from labelgen.video.clips import cut_clips
-from labelgen.video.decode import Video
+from labelgen.video.decode import Frame, Video
 from labelgen.video.manifest import ManifestRow, rows_digest
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ShardTask:
     """Everything a worker needs to make one shard.
 
@@ -38,9 +46,13 @@ class ShardTask:
         The data root and the shard folder.
     settings : ExtractSettings
     tally : Path
-        Where clips done are counted, see `labelgen.progress.Tally`.
+        File of the `labelgen.run.tally.Tally`.
     number : int
-        The task's place in the tally.
+        The task's row in it.
+    skip : mapping of int to (str, str)
+        Videos of the plan, by number, that are not to be tried again, with reason and message.
+    one_thread : bool
+        Whether to use one thread whatever is allowed, so that the worker is on one video at a time.
     """
 
     plan: ShardPlan
@@ -49,100 +61,321 @@ class ShardTask:
     settings: ExtractSettings
     tally: Path
     number: int
+    skip: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    one_thread: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ShardReport:
-    """What came of one shard: counts, failures, and seconds by stage."""
+    """What came of one shard: counts, and seconds by stage."""
 
     videos: int
     clips: int
-    failures: list[Failure]
     seconds: Counter[str]
 
 
-def make_shard(task: ShardTask) -> ShardReport:
+Fault = tuple[str, str]
+"""A reason code and a sentence."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What came of one clip: the clip, or why there is none."""
+
+    clip: Clip | None
+    fault: Fault | None
+    seconds: Counter[str]
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of a video: how many frames it gave, and what was wrong with it as a whole."""
+
+    row: ManifestRow
+    frames: int
+    fault: Fault | None
+
+
+_Item = Future[_Measured] | _End
+
+_LONGEST_QUEUE = 16
+
+
+def make_shard(
+    task: ShardTask,
+    *,
+    tell: Callable[[Failure], object],
+    go_on: Callable[[], bool] = lambda: True,
+) -> ShardReport:
     """Make one shard, from its videos to its seal.
 
     Parameters
     ----------
     task : ShardTask
+    tell : callable
+        Takes each failure when it is known; the seal holds them all.
+    go_on : callable, optional
+        Asked before each clip and before the seal whether anybody still wants the shard.
 
     Returns
     -------
     ShardReport
+
+    Raises
+    ------
+    StorageError
+        If the shard cannot be written.
+    Interrupted
+        If nobody wants it.
     """
     # OpenCV would start a thread per core in every process.
     cv2.setNumThreads(1)
     plan, watch, failures = task.plan, Stopwatch(), []
     tally = Tally(task.tally)
-    writer = ShardWriter(
-        task.out / plan.file, settings=task.settings, manifest_sha256=rows_digest(plan.rows)
-    )
-    videos = 0
-    with writer:
-        for row in plan.rows:
-            before = writer.clips
-            try:
-                warning = _add_video(writer, row, task, watch, tally)
-            except VideoError as error:
-                warning = (error.reason, str(error))
-            kept = writer.clips - before
-            videos += kept > 0
-            if warning is not None:
-                reason, message = warning
-                # Seals hold no path of the machine.
-                message = message.replace(f"{task.root}{os.sep}", "")
-                failures.append(Failure(row.path, reason, message, kept))
+    tally.begin(task.number)
+    digest = rows_digest(plan.rows)
+    with ShardWriter(
+        task.out / plan.file, settings=task.settings, manifest_sha256=digest
+    ) as writer:
+        first, fault, videos = 0, None, 0
+        for item in _in_order(task, tally, watch):
+            if not go_on():
+                raise Interrupted(f"{plan.file} is not wanted any more")
+            if isinstance(item, Future):
+                measured = item.result()
+                watch.seconds += measured.seconds
+                fault = fault or measured.fault
+                if measured.clip is not None:
+                    with watch.stage("write"):
+                        writer.add_clip(measured.clip)
+                tally.add_clip(task.number)
+                continue
+            kept = writer.clips - first
+            if kept:
+                writer.add_video(item.row, item.frames)
+            fault = fault or item.fault
+            if fault is not None:
+                failures.append(Failure(item.row.path, *fault, kept))
+                tell(failures[-1])
+            first, fault, videos = writer.clips, None, videos + (kept > 0)
+        if not go_on():
+            raise Interrupted(f"{plan.file} is not wanted any more")
+        tally.end_videos(task.number)
         with watch.stage("write"):
             writer.seal(failures)
-    return ShardReport(videos, writer.clips, failures, watch.seconds)
+    return ShardReport(videos, writer.clips, watch.seconds)
 
 
-def _add_video(
-    writer: ShardWriter, row: ManifestRow, task: ShardTask, watch: Stopwatch, tally: Tally
-) -> tuple[str, str] | None:
-    """Append a video's clips; return reason and message if it is truncated all the same."""
+def _in_order(task: ShardTask, tally: Tally, watch: Stopwatch) -> Iterator[_Item]:
+    """Yield clips and ends of videos in order, while as many clips as allowed are in the making."""
+    waiting: deque[_Item] = deque()
+    clips = 0
+    with _Threads(lambda: 1 if task.one_thread else tally.threads(task.number)) as threads:
+        for item in _decoded(task, tally, watch):
+            # Not while decoding: what a thread cannot do is not the video's fault.
+            waiting.append(item if isinstance(item, _End) else threads.submit(item.measured))
+            clips += isinstance(waiting[-1], Future)
+            # Ends of videos wait for the clips before them, but not without end.
+            while waiting and (
+                isinstance(waiting[0], _End)
+                or clips > threads.ahead
+                or len(waiting) > _LONGEST_QUEUE
+            ):
+                clips -= isinstance(waiting[0], Future)
+                yield waiting.popleft()
+        yield from waiting
+
+
+class _Threads:
+    """Computes in as many threads as are allowed at the moment; in this one if it is one.
+
+    Parameters
+    ----------
+    allowed : callable
+        Returns their number.
+    """
+
+    def __init__(self, allowed: Callable[[], int]) -> None:
+        self._allowed = allowed
+        self._count = 1
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def ahead(self) -> int:
+        """How many clips to have in the making: one more than threads, or none."""
+        return self._count if self._count > 1 else 0
+
+    def submit(self, work: Callable[[], _Measured]) -> Future[_Measured]:
+        """Compute, now or soon; what is submitted first begins first."""
+        count = self._allowed()
+        if count != self._count:
+            if self._pool is not None:
+                self._pool.shutdown(wait=False)
+            self._count, self._pool = count, ThreadPoolExecutor(count) if count > 1 else None
+        if self._pool is not None:
+            return self._pool.submit(work)
+        done: Future[_Measured] = Future()
+        done.set_result(work())
+        return done
+
+
+def _decoded(task: ShardTask, tally: Tally, watch: Stopwatch) -> Iterator[_ClipJob | _End]:
+    """Decode the videos in turn, and yield the clips to be measured."""
+    for number, row in enumerate(task.plan.rows):
+        if number in task.skip:
+            yield _End(row, 0, task.skip[number])
+        else:
+            tally.begin_video(task.number, number)
+            yield from _decoded_video(task, row, watch)
+
+
+def _decoded_video(
+    task: ShardTask, row: ManifestRow, watch: Stopwatch
+) -> Iterator[_ClipJob | _End]:
     settings = task.settings
-    crops = crop_positions(settings.crops, seed=settings.seed).astype(np.int64)
-    video = Video(task.root / row.path, flow_size=settings.flow.size)
-    flow: np.ndarray | None = None
+    video: Video | None = None
+    fault: Fault | None = None
+    earlier: Future[np.ndarray] | None = None
     try:
-        clips = cut_clips(video, clip_length=CLIP_LENGTH, stride=settings.clip_stride)
-        while True:
-            with watch.stage("decode"):
-                found = next(clips, None)
-            if found is None:
-                break
-            start, frames = found
-            if settings.needs_flow:
-                with watch.stage("flow"):
-                    flow = clip_flow(
-                        frames, settings.flow, previous=flow, stride=settings.clip_stride
-                    )
+        video = Video(task.root / row.path, name=row.path, flow_size=settings.flow.size)
+        with video:
+            clips = cut_clips(video, clip_length=CLIP_LENGTH, stride=settings.clip_stride)
+            while True:
+                with watch.stage("decode"):
+                    found = next(clips, None)
+                if found is None:
+                    break
+                job = _ClipJob(row.path, *found, settings, earlier)
+                earlier = job.flow if settings.clip_stride < CLIP_LENGTH - 1 else None
+                yield job
+            video.check_length(CLIP_LENGTH)
+            if video.truncated:
+                fault = "truncated", video.truncation()
+    except VideoError as error:
+        fault = error.reason, str(error)
+    except Exception as error:  # whatever it is, it is this video's, and the others go on
+        _reraise_if_memory(error)
+        fault = "error", f"{row.path}: {_one_line(error, task.root)}"
+    yield _End(row, 0 if video is None else video.decoded, fault)
+
+
+class _ClipJob:
+    """One clip to be measured, in whatever thread.
+
+    Parameters
+    ----------
+    path : str
+        Of the video.
+    start : int
+        First frame of the clip.
+    frames : list of Frame
+    settings : ExtractSettings
+    earlier : Future of (T-1, 2, 128, 171) float32, or None
+        Flow of the clip before, if there is one and they share frame pairs.
+
+    Attributes
+    ----------
+    flow : Future of (T-1, 2, 128, 171) float32
+        Of this one, for the clip after.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        start: int,
+        frames: list[Frame],
+        settings: ExtractSettings,
+        earlier: Future[np.ndarray] | None,
+    ) -> None:
+        self._path, self._start, self._frames = path, start, frames
+        self._settings, self._earlier = settings, earlier
+        self.flow: Future[np.ndarray] = Future()
+
+    def measured(self) -> _Measured:
+        """Return the clip with all that the settings ask for, or why there is none."""
+        watch = Stopwatch()
+        try:
+            flow = self._flow(watch)
+            if flow is not None and not np.isfinite(largest_displacement(flow)):
+                message = f"{self._path}: the flow of the clip at frame {self._start} is not finite"
+                return _Measured(None, ("not_finite", message), watch.seconds)
             with watch.stage("labels"):
-                rgb = np.stack([frame.rgb for frame in frames])
-                clip = _measure(start, rgb, flow, crops, settings)
-            with watch.stage("write"):
-                writer.add_clip(clip)
-            tally.add(task.number)
-        video.check_length(CLIP_LENGTH)
-    finally:
-        video.close()
-    writer.add_video(row, video.decoded)
-    return ("truncated", video.truncation()) if video.truncated else None
+                rgb = np.stack([frame.rgb for frame in self._frames])
+                clip = measure(self._start, rgb, flow, self._settings)
+        except Exception as error:  # whatever it is, it is this clip's, and the others go on
+            _reraise_if_memory(error)
+            where = f"{self._path}, clip at frame {self._start}"
+            return _Measured(None, ("error", f"{where}: {_one_line(error)}"), watch.seconds)
+        return _Measured(clip, None, watch.seconds)
+
+    def _flow(self, watch: Stopwatch) -> np.ndarray | None:
+        settings = self._settings
+        if not settings.needs_flow:
+            return None
+        try:
+            before = self._flow_before()
+            with watch.stage("flow"):
+                if before is None:
+                    flow = flow_of_frames(self._frames, settings.flow)
+                else:
+                    # The last pairs are new; each stands between two frames.
+                    new = flow_of_frames(self._frames[-settings.clip_stride - 1 :], settings.flow)
+                    flow = np.concatenate([before[len(new) :], new])
+        except BaseException as error:
+            self.flow.set_exception(error)
+            raise
+        self.flow.set_result(flow)
+        return flow
+
+    def _flow_before(self) -> np.ndarray | None:
+        # Given up here: the chain of clips must not keep all of them in memory.
+        earlier, self._earlier = self._earlier, None
+        # What went wrong in the clip before is that clip's: this one is then measured whole.
+        return None if earlier is None or earlier.exception() else earlier.result()
 
 
-def _measure(
-    start: int,
-    frames: np.ndarray,
-    flow: np.ndarray | None,
-    crops: np.ndarray,
-    settings: ExtractSettings,
+def _reraise_if_memory(error: Exception) -> None:
+    """Raise if memory is short: not the video's fault, as far as anybody knows.
+
+    The process then dies, and is replaced.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+        raise MemoryError from error
+
+
+def _one_line(error: Exception, root: Path | None = None) -> str:
+    """Return what an unforeseen error says, without line breaks and the machine's own paths."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if root is None else text.replace(f"{root}{os.sep}", "")
+
+
+def measure(
+    start: int, frames: np.ndarray, flow: np.ndarray | None, settings: ExtractSettings
 ) -> Clip:
+    """Return a clip with everything that the settings ask for.
+
+    Parameters
+    ----------
+    start : int
+        First frame in the video.
+    frames : (16, 128, 171, 3) uint8
+    flow : (15, 2, 128, 171) float32 or None
+        Finite; None where the settings need none.
+    settings : ExtractSettings
+    """
     stored_flow = flow if settings.store_flow != "none" else None
     if not settings.labels or flow is None:
         return Clip(start, frames, None, None, None, stored_flow)
+    crops = crop_positions(settings.crops, seed=settings.seed).astype(np.int64)
     sums = boundary_sums(flow)
     return Clip(
         start=start,
@@ -159,5 +392,4 @@ def warm_kernels(settings: ExtractSettings) -> None:
     if not settings.needs_flow:
         return
     frames = np.zeros((CLIP_LENGTH, *FRAME_SIZE, 3), dtype=np.uint8)
-    flow = flow_of(frames, settings.flow)
-    _measure(0, frames, flow, crop_positions(settings.crops).astype(np.int64), settings)
+    measure(0, frames, flow_of(frames, settings.flow), settings)

@@ -6,27 +6,45 @@ import csv
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from labelgen.errors import LabelgenError
-from labelgen.files import partial_of, replacing, write_json
+from labelgen.files import Partial, partials_in, replacing, write_json
 from labelgen.shards.plan import ShardPlan
-from labelgen.shards.seal import FORMAT, FORMAT_VERSION, Failure, read_seal, shard_name
+from labelgen.shards.seal import (
+    FORMAT,
+    FORMAT_VERSION,
+    Failure,
+    is_shard_name,
+    read_seal,
+    shard_name,
+)
 from labelgen.shards.settings import ExtractSettings, software_versions
 from labelgen.video.manifest import rows_digest
 
 RUN_FILE = "run.json"
 FAILURES_FILE = "failures.csv"
 _LOCK_FILE = ".lock"
+_LOCK_PATIENCE = 2.0
 _OF_SHARD = re.compile(r".+-\d{5,}-of-\d{5,}\.(h5|json)")
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a shard folder for this process; the lock goes with the process, however it ends.
+def locked(folder: Path) -> Iterator[int | None]:
+    """Hold a shard folder for this process and those that inherit the descriptor.
+
+    The lock is free when the last of them has ended, however it ends.
+
+    Yields
+    ------
+    int or None
+        The descriptor; None where the file system knows no locks, which is said once. Names of
+        partial files are such that two runs in one folder then do work twice but no harm.
 
     Raises
     ------
@@ -39,21 +57,39 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise LabelgenError(f"cannot write to {folder}: {error.strerror}") from None
     with stream:
+        yield stream.fileno() if _lock(stream, folder) else None
+
+
+def _lock(stream: IO[str], folder: Path) -> bool:
+    until = time.monotonic() + _LOCK_PATIENCE
+    while True:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            # The workers of a run that was killed take a moment to end.
+            if time.monotonic() < until:
+                time.sleep(_LOCK_PATIENCE / 20)
+                continue
             raise LabelgenError(
                 f"another run is writing to {folder}; wait for it, or choose another --out"
             ) from None
-        yield
+        except OSError as error:
+            print(
+                f"{folder} is on a file system without locks ({error.strerror}): do not let two "
+                "runs work in it at once",
+                file=sys.stderr,
+            )
+            return False
+        return True
 
 
 def open_run(
-    folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPlan]
+    folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPlan], held: bool
 ) -> list[ShardPlan]:
     """Record a run in its folder, or check that it goes on with the recorded one.
 
-    What an earlier run was writing when it was killed is deleted.
+    What an earlier run was writing when it was killed is deleted. Where the lock of the folder is
+    not `held`, that is only what processes of this machine left behind.
 
     Returns
     -------
@@ -65,11 +101,11 @@ def open_run(
     LabelgenError
         If the folder was begun with other settings, versions or videos; names what differs.
     """
-    # First of all, since what is left over may be what fills the disk.
-    remove_partials(folder)
     record = _record(settings, plans)
     earlier = read_run(folder) if (folder / RUN_FILE).exists() else {}
     _check_same_run(folder, earlier or record, record)
+    # Before anything is written, since what is left over may be what fills the disk.
+    _remove_left_over(folder, held=held)
     for key in ("plan", "manifests"):
         record[key] = earlier.get(key, {}) | record[key]
     if record != earlier:
@@ -148,6 +184,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         found = record["format"], record["format_version"]
+        if found == (FORMAT, FORMAT_VERSION) and not _is_whole(record):
+            found = None, None
     except (OSError, ValueError, KeyError, TypeError):
         found = None, None
     if found[0] != FORMAT:
@@ -158,6 +196,15 @@ def read_run(folder: Path) -> dict[str, Any]:
             "use the one that wrote it"
         )
     return record
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    parts = ("config", "versions", "plan", "manifests")
+    return (
+        all(isinstance(record.get(part), dict) for part in parts)
+        and all(isinstance(total, int) for total in record["plan"].values())
+        and "config_hash" in record
+    )
 
 
 def find_shard_folder(path: Path) -> Path:
@@ -188,7 +235,7 @@ def _listed(paths: Sequence[Path]) -> str:
 
 def shard_files(folder: Path) -> list[Path]:
     """Return the shards of a folder, sealed or not, in order."""
-    return sorted(folder.glob("*-of-*.h5"))
+    return sorted(file for file in folder.glob("*.h5") if is_shard_name(file.name))
 
 
 def planned_files(folder: Path, run: Mapping[str, Any]) -> dict[str, list[Path]]:
@@ -199,31 +246,58 @@ def planned_files(folder: Path, run: Mapping[str, Any]) -> dict[str, list[Path]]
     }
 
 
-def remove_partials(folder: Path) -> None:
-    """Delete what an earlier run was writing when it was killed, and nothing of anybody else's."""
-    for file in partials(folder):
-        file.unlink(missing_ok=True)
+def remove_partials_of(folder: Path, process: int) -> None:
+    """Delete what a process of this machine, which has ended, was writing in a shard folder."""
+    _remove_partials(folder, lambda partial: partial.process == process)
 
 
-def partials(folder: Path) -> list[Path]:
-    """Return the half-written files of a shard folder, in order."""
-    return sorted(file for file in folder.iterdir() if _is_partial(file) and file.is_file())
+def _remove_left_over(folder: Path, *, held: bool) -> None:
+    # Without the lock somebody else may be writing, who must not be disturbed.
+    _remove_partials(folder, lambda partial: held or partial.is_dead)
 
 
-def _is_partial(file: Path) -> bool:
-    name = partial_of(file) or ""
+def _remove_partials(folder: Path, wanted: Callable[[Partial], bool]) -> None:
+    for file, partial in partials_in(folder):
+        if _is_ours(partial.file) and wanted(partial):
+            file.unlink(missing_ok=True)
+
+
+def _is_ours(name: str) -> bool:
     return name in (RUN_FILE, FAILURES_FILE) or _OF_SHARD.fullmatch(name) is not None
 
 
-def write_failures(folder: Path) -> list[Failure]:
-    """Gather the failures of all sealed shards into ``failures.csv`` and return them."""
+def close_run(folder: Path, *, held: bool) -> list[Failure]:
+    """Delete what is left half-written, and gather the failures of all sealed shards.
+
+    Parameters
+    ----------
+    folder : Path
+    held : bool
+        As in `open_run`.
+
+    Returns
+    -------
+    list of Failure
+        What ``failures.csv`` now lists. If it cannot be written, that is said; the seals hold them,
+        and the next run writes them.
+    """
     seals = filter(None, map(read_seal, shard_files(folder)))
     failures = [Failure(**record) for seal in seals for record in seal["failures"]]
-    with (
-        replacing(folder / FAILURES_FILE) as partial,
-        partial.open("w", encoding="utf-8", newline="") as stream,
-    ):
+    try:
+        _remove_left_over(folder, held=held)
+        _write_failures(folder / FAILURES_FILE, failures)
+    except OSError as error:
+        print(f"{folder / FAILURES_FILE} could not be written: {error.strerror}", file=sys.stderr)
+    return failures
+
+
+def _write_failures(file: Path, failures: Sequence[Failure]) -> None:
+    with replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(Failure._fields)
-        writer.writerows(failures)
-    return failures
+        writer.writerows([_no_formula(cell) for cell in failure] for failure in failures)
+
+
+def _no_formula(cell: str | int) -> str | int:
+    """Return a cell that a spreadsheet takes for text: a leading quote stands before formulas."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell

@@ -1,29 +1,36 @@
-"""The index: one virtual HDF5 file that shows all shards of a folder as one set."""
+"""The index: one small HDF5 file that shows all shards of a folder as one set.
+
+It holds copies of what is small, and says in which row of which shard the rest lies. It holds no
+virtual arrays over the shards: HDF5 fills in zeros, without a word, where it cannot open a source
+file, be it deleted or one too many for the system's limit of open files. Nor links: where the shard
+is gone, HDF5 looks for one of the same name in the current folder.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from labelgen.errors import LabelgenError
 from labelgen.files import replacing
-from labelgen.shards.folder import find_shard_folder, read_run, shard_files
+from labelgen.labels.crops import central_crop
+from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
 from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import read_seal
 
-_PER_CLIP = ("labels", "motion_boundaries", "motion_energy", "frames", "flow", "clips/start")
 _PER_VIDEO = ("path", "class_name", "class_index", "frames")
+_SUFFIXES = (".h5", ".hdf5")
+_TEXT = h5py.string_dtype("utf-8")
 
 
 def write_index(path: Path, output: Path) -> int:
-    """Write the virtual file of a shard folder.
-
-    Large arrays stay in the shards and are found relative to the index; the numbers of videos and
-    clips, which count from 0 in each shard, are rewritten to count through.
+    """Write the index of a shard folder, with one shard open at a time.
 
     Parameters
     ----------
@@ -40,74 +47,127 @@ def write_index(path: Path, output: Path) -> int:
     Raises
     ------
     LabelgenError
-        If a shard is absent or unsealed, the sets in the folder differ in what they hold, or there
-        is no clip.
+        If a shard is absent or unsealed, crops or settings differ, there is no clip, or the file
+        cannot be written.
     """
     folder = find_shard_folder(path)
-    files = _sealed_files(folder)
+    sets = _sealed_sets(folder)
+    files = [file for _, file in sets]
+    if output.suffix not in _SUFFIXES or (output.exists() and not output.is_file()):
+        raise LabelgenError(f"{output} is no name for the index; it is an HDF5 file, so end it .h5")
     if output.resolve() in {file.resolve() for file in files}:
         raise LabelgenError(f"{output} is itself a shard; name another --output")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as partial, h5py.File(partial, "w", locking="best-effort") as whole:
-        return _fill(whole, files, output.resolve().parent)
-
-
-def _sealed_files(folder: Path) -> list[Path]:
-    run = read_run(folder)
-    files = shard_files(folder)
-    unsealed = [file.name for file in files if read_seal(file) is None]
-    if unsealed or len(files) != sum(run["plan"].values()):
-        raise LabelgenError(
-            f"{folder} is not complete: {len(files) - len(unsealed)} of "
-            f"{sum(run['plan'].values())} shards are sealed; run the same extract command again"
-        )
-    return files
-
-
-def _fill(whole: h5py.File, files: Sequence[Path], home: Path) -> int:
-    shards = [open_shard(file) for file in files]
+    gathered = _Gathered()
+    for number, (name, file) in enumerate(sets):
+        with open_shard(file) as shard:
+            gathered.add(shard, number=number, set_name=name)
+    if not gathered.clips:
+        raise LabelgenError(f"{folder} holds no clip")
     try:
-        kept = [shard for shard in shards if len(shard["clips/video"])]
-        if not kept:
-            raise LabelgenError(f"{files[0].parent} holds no clip")
-        for name, value in kept[0].attrs.items():
-            # Each shard covers videos of its own.
-            if name != "manifest_sha256":
-                whole.attrs[name] = value
-        for name in _PER_CLIP:
-            if name in kept[0]:
-                _link(whole, name, kept, home)
-        if "crops" in kept[0]:
-            whole["crops"] = kept[0]["crops"][:]
-        _count_through(whole, kept)
-        return len(whole["clips/video"])
-    finally:
-        for shard in shards:
-            shard.close()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output) as partial:
+            partial.write_bytes(_image(gathered, sets, home=output.parent.resolve()))
+    except OSError as error:
+        raise LabelgenError(f"cannot write {output}: {os.strerror(error.errno or 0)}") from None
+    return gathered.clips
 
 
-def _link(whole: h5py.File, name: str, shards: Sequence[h5py.File], home: Path) -> None:
-    rows = [len(shard[name]) for shard in shards]
-    first = shards[0][name]
-    layout = h5py.VirtualLayout((sum(rows), *first.shape[1:]), dtype=first.dtype)
-    bounds = np.cumsum([0, *rows])
-    for shard, begin, end in zip(shards, bounds, bounds[1:], strict=False):
-        source = os.path.relpath(Path(shard.filename).resolve(), home)
-        layout[begin:end] = h5py.VirtualSource(
-            source, name, shape=shard[name].shape, dtype=first.dtype
+def _sealed_sets(folder: Path) -> list[tuple[str, Path]]:
+    """Return the shards of a complete folder, each with the name of its set, in order."""
+    run = read_run(folder)
+    sets = [(name, file) for name, files in planned_files(folder, run).items() for file in files]
+    sealed = sum(read_seal(file) is not None for _, file in sets)
+    if sealed < len(sets):
+        raise LabelgenError(
+            f"{folder} is not complete: {sealed} of {len(sets)} shards are sealed; run the same "
+            "extract command again"
         )
-    dataset = whole.create_virtual_dataset(name, layout)
-    for key, value in first.attrs.items():
-        dataset.attrs[key] = value
+    strays = set(shard_files(folder)) - {file for _, file in sets}
+    if strays:
+        raise LabelgenError(
+            f"{min(strays)} is not in the plan of {folder}; move it away, or extract into a folder "
+            "of its own"
+        )
+    return sets
 
 
-def _count_through(whole: h5py.File, shards: Sequence[h5py.File]) -> None:
-    videos = np.cumsum([0, *(len(shard["videos/path"]) for shard in shards)])[:-1]
-    numbers = [
-        shard["clips/video"][:] + before for shard, before in zip(shards, videos, strict=True)
-    ]
-    whole.create_dataset("clips/video", data=np.concatenate(numbers).astype(np.int32))
-    for name in _PER_VIDEO:
-        dtype = shards[0][f"videos/{name}"].dtype
-        values = np.concatenate([shard[f"videos/{name}"][:] for shard in shards])
-        whole.create_dataset(f"videos/{name}", data=values, dtype=dtype)
+class _Gathered:
+    """What the index copies of all shards."""
+
+    def __init__(self) -> None:
+        self.clips = self._videos = 0
+        self._attributes: dict[str, Any] = {}
+        self._columns: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+        self._crop: np.ndarray | None = None
+        self._label_attributes: dict[str, Any] = {}
+
+    def add(self, shard: h5py.File, *, number: int, set_name: str) -> None:
+        """Take what is small of one more shard."""
+        clips, videos = len(shard["clips/video"]), len(shard["videos/path"])
+        self._check_same(shard)
+        columns = {
+            "clips/video": shard["clips/video"][:].astype(np.int64) + self._videos,
+            "clips/start": shard["clips/start"][:],
+            "clips/shard": np.full(clips, number, np.int32),
+            "clips/row": np.arange(clips, dtype=np.int32),
+            "videos/set": np.full(videos, set_name, dtype=object),
+        }
+        columns |= {f"videos/{name}": shard[f"videos/{name}"][:] for name in _PER_VIDEO}
+        if "labels" in shard:
+            crop = central_crop(shard["crops"][:])
+            columns["motion_energy"] = shard["motion_energy"][:]
+            columns["labels"] = shard["labels"][:, crop : crop + 1]
+        for name, values in columns.items():
+            self._columns[name].append(values)
+        self.clips, self._videos = self.clips + clips, self._videos + videos
+
+    def _check_same(self, shard: h5py.File) -> None:
+        # Each shard covers videos of its own.
+        attributes = {
+            name: np.asarray(value).tolist()
+            for name, value in shard.attrs.items()
+            if name != "manifest_sha256"
+        }
+        first = self._attributes or attributes
+        if attributes != first:
+            raise LabelgenError(f"{shard.filename} was made with other settings than those before")
+        self._attributes = first
+        if "labels" in shard:
+            crops = shard["crops"][:]
+            self._crop = crops[[central_crop(crops)]]
+            self._label_attributes = dict(shard["labels"].attrs)
+
+    def write(self, index: h5py.File) -> None:
+        """Write it all, under the names that shards use."""
+        for name, value in self._attributes.items():
+            index.attrs[name] = value
+        for name, parts in self._columns.items():
+            values = np.concatenate(parts)
+            dtype = _TEXT if values.dtype.kind == "O" else values.dtype
+            index.create_dataset(name, data=values, dtype=dtype)
+        if self._crop is not None:
+            index.create_dataset("crops", data=self._crop)
+        for name, value in self._label_attributes.items():
+            index["labels"].attrs[name] = value
+
+
+def _image(gathered: _Gathered, sets: Sequence[tuple[str, Path]], *, home: Path) -> bytes:
+    """Return the bytes of the index: small, so made in memory, where no disk can be full."""
+    with h5py.File("index", "w", driver="core", backing_store=False) as index:
+        gathered.write(index)
+        _write_shards(index, sets, home=home)
+        index.flush()
+        image: bytes = index.id.get_file_image()
+        return image
+
+
+def _write_shards(index: h5py.File, sets: Iterable[tuple[str, Path]], *, home: Path) -> None:
+    """Write which shards there are; a clip's `clips/shard` is a number in this list."""
+    columns: dict[str, list[str]] = {"file": [], "set": [], "sha256": []}
+    for name, file in sets:
+        place = os.path.relpath(file.resolve(), home)
+        seal = read_seal(file) or {}
+        for key, value in (("file", place), ("set", name), ("sha256", seal.get("sha256", ""))):
+            columns[key].append(value)
+    for key, values in columns.items():
+        index.create_dataset(f"shards/{key}", data=values, dtype=_TEXT)

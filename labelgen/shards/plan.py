@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from labelgen.geometry import clip_count
-from labelgen.shards.seal import shard_name
+from labelgen.shards.seal import checked_set_name, shard_name
 from labelgen.shards.settings import ExtractSettings
 from labelgen.video.manifest import ManifestRow
 
@@ -50,12 +50,17 @@ def plan_shards(
     Returns
     -------
     list of ShardPlan
+
+    Raises
+    ------
+    LabelgenError
+        If the name, or that of a split, cannot stand in a file name.
     """
     plans = []
     for split in dict.fromkeys(row.split for row in rows):
         of_split = [row for row in rows if row.split == split]
         groups = _cut(of_split, settings)
-        set_name = "-".join(filter(None, [name, split]))
+        set_name = checked_set_name("-".join(filter(None, [name, split])))
         for number, group in enumerate(groups):
             file = shard_name(set_name, number, len(groups))
             clips = sum(_clips(row, settings) for row in group)
@@ -64,9 +69,10 @@ def plan_shards(
 
 
 def _cut(rows: Sequence[ManifestRow], settings: ExtractSettings) -> list[list[ManifestRow]]:
-    clips = sum(_clips(row, settings) for row in rows)
+    # A video whose header does not tell its length counts as one clip: nobody knows better.
+    clips = sum(_clips(row, settings) or row.frames <= 0 for row in rows)
     shards = max(-(-clips // settings.clips_per_shard), 1)
-    # A video that seems to give no clip is work too.
+    # One that seems to give no clip is work too.
     weights = [max(_clips(row, settings), 1) for row in rows]
     total = sum(weights)
     # A video goes where its middle falls when the split's clips are laid out in equal shards.

@@ -20,7 +20,14 @@ FORMAT_VERSION = 1
 
 _NAME = re.compile(r"(?P<set>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})\.h5")
 
+_KEYS = {
+    *("format", "format_version", "shard", "sha256", "bytes", "videos", "clips", "crops"),
+    *("config_hash", "manifest_sha256", "failures"),
+}
+
 _READ_BYTES = 1 << 20
+# File systems take 255; the rest is for number, host and process.
+_LONGEST_NAME = 128
 
 
 class Failure(NamedTuple):
@@ -35,6 +42,25 @@ class Failure(NamedTuple):
 def shard_name(name: str, number: int, total: int) -> str:
     """Return the file name of a shard of the set `name`."""
     return f"{name}-{number:05d}-of-{total:05d}.h5"
+
+
+def checked_set_name(name: str) -> str:
+    """Return the name of a set if it can begin the names of files.
+
+    Raises
+    ------
+    LabelgenError
+        If it cannot.
+    """
+    # Surrogates stand for bytes of a file name that are not UTF-8.
+    foreign = any(letter in "/\\\0\r\n" or "\ud800" <= letter <= "\udfff" for letter in name)
+    if not name or name.startswith(".") or foreign or len(name.encode()) > _LONGEST_NAME:
+        raise LabelgenError(
+            f"shards cannot be called {name!a}: a name, with the split's if there is one, has at "
+            f"most {_LONGEST_NAME} bytes, no slashes or line breaks, and does not begin with a "
+            "dot; choose another --name or rename the split"
+        )
+    return name
 
 
 def set_of(file: Path) -> tuple[str, int, int]:
@@ -63,10 +89,25 @@ def read_seal(file: Path) -> dict[str, Any] | None:
     """
     try:
         seal: dict[str, Any] = json.loads(seal_of(file).read_text(encoding="utf-8"))
-        complete = seal["shard"] == file.name and seal["bytes"] == file.stat().st_size
-    except (OSError, ValueError, KeyError, TypeError):
+        fits = is_whole(seal) and seal["shard"] == file.name
+        return seal if fits and seal["bytes"] == file.stat().st_size else None
+    except (OSError, ValueError):
         return None
-    return seal if complete else None
+
+
+def is_whole(seal: Any) -> bool:
+    """Return whether what was read as a seal has all that a seal of this version has."""
+    return (
+        isinstance(seal, dict)
+        and seal.keys() >= _KEYS
+        and seal["format_version"] == FORMAT_VERSION
+        and isinstance(seal["failures"], list)
+    )
+
+
+def is_shard_name(name: str) -> bool:
+    """Return whether a file is named as shards are."""
+    return _NAME.fullmatch(name) is not None
 
 
 def file_digest(file: Path) -> str:
@@ -98,4 +139,5 @@ def write_seal(partial: Path, file: Path, content: dict[str, Any]) -> None:
     }
     seal_of(file).unlink(missing_ok=True)
     publish(partial, file)
-    write_json(seal_of(file), seal)
+    # A run looks for what is half-written when it begins, not for each of its shards.
+    write_json(seal_of(file), seal, tidy=False)

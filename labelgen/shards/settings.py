@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from importlib.metadata import version
+import re
+import zlib
 from typing import Any
 
 import labelgen
 from labelgen.errors import LabelgenError
-from labelgen.flow.methods import FlowSettings, flow_settings
+from labelgen.flow.methods import DEFAULT_METHOD, FlowSettings, flow_settings
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE, FRAME_SIZE
 from labelgen.labels.profiles import check_profile
 
@@ -54,7 +55,7 @@ class ExtractSettings:
 
     labels: bool = True
     profile: str = "paper"
-    flow: FlowSettings = dataclasses.field(default_factory=lambda: flow_settings("tvl1"))
+    flow: FlowSettings = dataclasses.field(default_factory=lambda: flow_settings(DEFAULT_METHOD))
     crops: str = "all"
     seed: int = 0
     clip_stride: int = CLIP_LENGTH
@@ -69,7 +70,10 @@ class ExtractSettings:
 
         crop_positions(self.crops, seed=self.seed)
         check_profile(self.profile, self.crops)
-        frame_quality(self.frames)
+        quality = frame_quality(self.frames)
+        if quality is not None:
+            # One spelling, so that jpeg and jpeg:95 are the same settings.
+            object.__setattr__(self, "frames", f"jpeg:{quality}")
         for name in ("clip_stride", "clips_per_shard"):
             if getattr(self, name) < 1:
                 raise LabelgenError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -91,6 +95,16 @@ class ExtractSettings:
             **dataclasses.asdict(self),
             "flow": self.flow.as_dict(),
         }
+
+    def bytes_per_clip(self) -> int:
+        """Return about how many bytes a clip takes on disk, as real videos do on average."""
+        frames = 1_050_000 if self.frames == "raw" else 0
+        quality = frame_quality(self.frames)
+        if quality is not None:
+            # Of 16 JPEGs; quality 95 takes about twice the bytes of 85.
+            frames = round(175_000 * 2 ** ((quality - DEFAULT_QUALITY) / 10))
+        flow = {"none": 0, "float16": 1_000_000, "float32": 2_300_000}[self.store_flow]
+        return frames + flow + (155_000 if self.labels and self.boundaries else 0) + 2_000
 
     def digest(self) -> str:
         """Return the SHA-256 of the settings, hexadecimal."""
@@ -118,6 +132,7 @@ def frame_quality(frames: str) -> int | None:
     if frames in ("raw", "none"):
         return None
     kind, _, quality = frames.partition(":")
+    quality = quality or ("" if ":" in frames else str(DEFAULT_QUALITY))
     if kind == "jpeg" and quality.isdecimal() and 1 <= int(quality) <= 100:
         return int(quality)
     raise LabelgenError(f"unknown frame format {frames!r}; use {FRAME_FORMATS}, quality 1..100")
@@ -125,11 +140,22 @@ def frame_quality(frames: str) -> int | None:
 
 def software_versions() -> dict[str, str]:
     """Return the versions of everything that decides a shard's bytes."""
-    import cv2
+    from importlib.metadata import version
 
+    import cv2
+    import h5py
+
+    from labelgen.kernels import sources_hash
+
+    ffmpeg = re.search(r"avcodec: *YES \(([\d.]+)\)", cv2.getBuildInformation())
     return {
         "labelgen": labelgen.__version__,
+        "kernels": sources_hash(),
         "opencv": cv2.__version__,
+        "ffmpeg": ffmpeg[1] if ffmpeg else "unknown",
         "numpy": version("numpy"),
         "numba": version("numba"),
+        "h5py": version("h5py"),
+        "hdf5": h5py.version.hdf5_version,
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
     }

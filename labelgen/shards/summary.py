@@ -11,23 +11,25 @@ import numpy as np
 
 from labelgen.geometry import MAX_LEFT, MAX_TOP
 from labelgen.labels.table import LABELS
+from labelgen.progress import each, size_text
 from labelgen.shards.folder import FAILURES_FILE, find_shard_folder, read_run, shard_files
 from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import read_seal, set_of
 
 _BARS = " ▁▂▃▄▅▆▇█"
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _BLOCK = 256
 _CROPS = (MAX_TOP + 1) * (MAX_LEFT + 1)
 
 
-def summary_lines(path: Path) -> Iterator[str]:
+def summary_lines(path: Path, *, workers: int = 1) -> Iterator[str]:
     """Yield the summary of a shard folder for people, line by line.
 
     Parameters
     ----------
     path : Path
         The shard folder.
+    workers : int, optional
+        Threads.
 
     Yields
     ------
@@ -50,7 +52,7 @@ def summary_lines(path: Path) -> Iterator[str]:
     yield f"crops   {config['crops']}, profile {config['profile']}"
     yield from _array_lines(sealed)
     if config["labels"]:
-        yield from _label_lines(sealed)
+        yield from _label_lines(sealed, workers)
 
 
 def _set_line(name: str, total: int, files: Sequence[Path]) -> str:
@@ -59,7 +61,7 @@ def _set_line(name: str, total: int, files: Sequence[Path]) -> str:
     clips = sum(seal["clips"] for seal in seals)
     return (
         f"{name}: {len(seals)} of {total} shards sealed, "
-        f"{sum(seal['videos'] for seal in seals)} videos, {clips} clips, {_size(size)}"
+        f"{sum(seal['videos'] for seal in seals)} videos, {clips} clips, {size_text(size)}"
     )
 
 
@@ -92,27 +94,39 @@ def _array_lines(files: Sequence[Path]) -> Iterator[str]:
         # JPEG bytes lie in the file's heap, outside the array's own storage.
         stored["frames"] = whole - sum(stored.values())
     for name, shape in shapes.items():
-        per_clip = _size(stored[name] / max(rows[name], 1))
-        yield f"{name:<18} {shape:<28} {_size(stored[name]):>9}, {per_clip} per clip"
+        per_clip = size_text(stored[name] / max(rows[name], 1))
+        yield f"{name:<18} {shape:<28} {size_text(stored[name]):>9}, {per_clip} per clip"
 
 
 def _type_name(dtype: np.dtype) -> str:
     return "variable-length bytes" if dtype.kind == "O" else str(dtype)
 
 
-def _label_lines(files: Sequence[Path]) -> Iterator[str]:
+def _count_labels(file: Path) -> tuple[np.ndarray, int, np.ndarray]:
+    """Return how often each label takes each value, (27, 17); and what `_neighbours` does."""
+    counts = np.zeros((len(LABELS), 17), dtype=np.int64)
+    pairs, differing = 0, np.zeros(len(LABELS), dtype=np.int64)
+    with open_shard(file) as shard:
+        for first in range(0, len(shard["labels"]), _BLOCK):
+            labels = shard["labels"][first : first + _BLOCK]
+            for row, values in zip(counts, labels.reshape(-1, len(LABELS)).T, strict=True):
+                row += np.bincount(values, minlength=17)
+            if labels.shape[1] == _CROPS:
+                new_pairs, new_differing = _neighbours(labels)
+                pairs, differing = pairs + new_pairs, differing + new_differing
+    return counts, pairs, differing
+
+
+def _label_lines(files: Sequence[Path], workers: int) -> Iterator[str]:
     counts = np.zeros((len(LABELS), 17), dtype=np.int64)
     # Pairs of neighbouring crops, and how many of them differ in each label.
     pairs, differing = 0, np.zeros(len(LABELS), dtype=np.int64)
-    for file in files:
-        with open_shard(file) as shard:
-            for first in range(0, len(shard["labels"]), _BLOCK):
-                labels = shard["labels"][first : first + _BLOCK]
-                for row, values in zip(counts, labels.reshape(-1, len(LABELS)).T, strict=True):
-                    row += np.bincount(values, minlength=17)
-                if labels.shape[1] == _CROPS:
-                    new_pairs, new_differing = _neighbours(labels)
-                    pairs, differing = pairs + new_pairs, differing + new_differing
+    for of_shard in each(_count_labels, files, workers=workers, unit="shards"):
+        counts, pairs, differing = (
+            counts + of_shard[0],
+            pairs + of_shard[1],
+            differing + of_shard[2],
+        )
     if not counts.any():
         return
     yield "labels: share of each value from 1 (bars are relative to the most frequent)"
@@ -140,10 +154,3 @@ def _neighbours(labels: np.ndarray) -> tuple[int, np.ndarray]:
 def _bars(counts: np.ndarray) -> str:
     heights = np.ceil(counts / max(counts.max(), 1) * (len(_BARS) - 1)).astype(int)
     return "".join(_BARS[height] for height in heights)
-
-
-def _size(count: float) -> str:
-    unit = 0
-    while count >= 1000 and unit < len(_UNITS) - 1:
-        count, unit = count / 1000, unit + 1
-    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"

@@ -11,22 +11,26 @@ from typing import Any
 import h5py
 import numpy as np
 
+from labelgen.files import partials_in
 from labelgen.geometry import MAX_LEFT, MAX_TOP
 from labelgen.labels.table import LABELS
-from labelgen.shards.folder import find_shard_folder, partials, planned_files, read_run, shard_files
+from labelgen.progress import each
+from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
 from labelgen.shards.reader import open_shard
-from labelgen.shards.seal import FORMAT, FORMAT_VERSION, file_digest, seal_of, set_of
+from labelgen.shards.seal import FORMAT, FORMAT_VERSION, file_digest, is_whole, seal_of, set_of
 
 _BLOCK = 256
 
 
-def find_problems(path: Path) -> tuple[int, list[str]]:
+def find_problems(path: Path, *, workers: int = 1) -> tuple[int, list[str]]:
     """Check every shard of a folder.
 
     Parameters
     ----------
     path : Path
         The shard folder.
+    workers : int, optional
+        Threads.
 
     Returns
     -------
@@ -44,8 +48,12 @@ def find_problems(path: Path) -> tuple[int, list[str]]:
     run = read_run(folder)
     files = shard_files(folder)
     problems = list(_folder_problems(folder, run, files))
-    for file in files:
-        problems += [f"{file.name}: {problem}" for problem in _shard_problems(file, run)]
+
+    def check(file: Path) -> list[str]:
+        return [f"{file.name}: {problem}" for problem in _shard_problems(file, run)]
+
+    for found in each(check, files, workers=workers, unit="shards"):
+        problems += found
     return len(files), problems
 
 
@@ -61,32 +69,37 @@ def _folder_problems(folder: Path, run: dict[str, Any], files: list[Path]) -> It
             yield f"{stray}: is not in the plan of {len(planned)} shards"
     for name in sorted(set(present) - set(run["plan"])):
         yield f"{min(present[name])}: the set {name} is not in the plan"
-    for file in partials(folder):
-        yield f"{file.name}: was being written when a run was killed, or still is"
+    for file, partial in partials_in(folder):
+        if partial.file.endswith((".h5", ".json", ".csv")):
+            yield f"{file.name}: was being written when a run was killed, or still is"
 
 
 def _shard_problems(file: Path, run: dict[str, Any]) -> Iterator[str]:
     try:
         seal = json.loads(seal_of(file).read_text(encoding="utf-8"))
-        expected = {key: seal[key] for key in ("shard", "bytes", "sha256", "config_hash", "clips")}
+        if not is_whole(seal):
+            raise ValueError
     except FileNotFoundError:
         yield f"has no seal {seal_of(file).name}; run the same extract command again"
         return
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, TypeError):
         yield f"its seal {seal_of(file).name} is damaged; delete both and extract again"
         return
-    if expected["shard"] != file.name:
-        yield f"its seal is that of {expected['shard']}"
-    if expected["config_hash"] != run["config_hash"]:
+    if seal["shard"] != file.name:
+        yield f"its seal is that of {seal['shard']}"
+    if seal["config_hash"] != run["config_hash"]:
         yield "was made with other settings than run.json records"
-    if file.stat().st_size != expected["bytes"]:
-        yield f"has {file.stat().st_size} bytes, its seal says {expected['bytes']}"
-    elif file_digest(file) != expected["sha256"]:
-        yield "differs from its seal's SHA-256: damaged or changed; delete it and extract again"
     try:
-        with open_shard(file) as shard:
-            yield from _content_problems(shard, seal)
-    except (OSError, KeyError, RuntimeError) as error:
+        size = file.stat().st_size
+        if size != seal["bytes"]:
+            yield f"has {size} bytes, its seal says {seal['bytes']}"
+        elif file_digest(file) != seal["sha256"]:
+            yield "differs from its seal's SHA-256: damaged or changed; delete it and extract again"
+        else:
+            # Only what is whole is opened: a wrong byte can let HDF5 search without end.
+            with open_shard(file) as shard:
+                yield from _content_problems(shard, seal)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
         yield f"cannot be read as a shard: {error}"
 
 
@@ -110,6 +123,20 @@ def _content_problems(shard: h5py.File, seal: dict[str, Any]) -> Iterator[str]:
     yield from _clip_problems(shard)
     if "labels" in shard:
         yield from _label_problems(shard)
+        # The mean over the frame: finite if and only if all of the flow was.
+        yield from _not_finite(shard, "motion_energy")
+    if "flow" in shard:
+        yield from _not_finite(shard, "flow")
+
+
+def _not_finite(shard: h5py.File, name: str) -> Iterator[str]:
+    values = shard[name]
+    block = _BLOCK if values.ndim == 1 else 1
+    for first in range(0, len(values), block):
+        wrong = ~np.isfinite(values[first : first + block])
+        if wrong.any():
+            yield f"clip {first + np.argwhere(wrong)[0][0]}: {name} is not finite"
+            return
 
 
 def _clip_problems(shard: h5py.File) -> Iterator[str]:

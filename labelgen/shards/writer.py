@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -11,6 +14,7 @@ import cv2
 import h5py
 import numpy as np
 
+from labelgen.errors import StorageError
 from labelgen.files import partial_name
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE, FRAME_SIZE
 from labelgen.labels.crops import crop_positions
@@ -24,9 +28,11 @@ from labelgen.shards.settings import (
 )
 from labelgen.video.manifest import ManifestRow
 
-# fletcher32 guards every chunk. Labels of neighbouring crops are alike: level 6 packs the 27 kB of
-# all crops into about 1.6 kB. Level 1 saves nearly as much on floating-point pixels as level 4 does
-# in half the time. Raw frames are for reading fast, so they stay as they are.
+# fletcher32 guards every chunk. JPEGs lie in the file's heap, which no filter reaches: of them it
+# guards the references only; their bytes are guarded by the seal's SHA-256. Labels of neighbouring
+# crops are alike: level 6 packs the 27 kB of all crops into about 1.6 kB. Level 1 saves nearly as
+# much on floating-point pixels as level 4 does in half the time. Raw frames are for reading fast,
+# so they stay as they are.
 _CHECKED: dict[str, Any] = {"fletcher32": True}
 _FILTERS = {
     "labels": {"compression": "gzip", "compression_opts": 6, **_CHECKED},
@@ -78,9 +84,13 @@ class ShardWriter:
         self._manifest_sha256 = manifest_sha256
         self._videos: list[tuple[ManifestRow, int]] = []
         self._quality = frame_quality(settings.frames)
-        self._shard = h5py.File(self._partial, "w", locking="best-effort")
-        self._write_attributes()
-        self._create_datasets()
+        self._datasets: dict[str, h5py.Dataset] = {}
+        with self._writing(), ExitStack() as undo:
+            undo.callback(self._partial.unlink, missing_ok=True)
+            self._shard = h5py.File(self._partial, "w", locking="best-effort")
+            self._write_attributes()
+            self._create_datasets()
+            undo.pop_all()
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -91,49 +101,97 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._shard.close()
-        if kind is not None:
-            self._partial.unlink(missing_ok=True)
+        if kind is None:
+            self._shard.close()
+        else:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Delete the file, and let HDF5 write what it still holds to nowhere.
+
+        On a full disk it could not close the file otherwise, and would crash when the process ends.
+        """
+        self._partial.unlink(missing_ok=True)
+        # After a failed write it may not even then; the error that led here is what counts.
+        with suppress(OSError, RuntimeError):
+            if self._shard:
+                with open(os.devnull, "r+b", buffering=0) as nowhere:
+                    os.dup2(nowhere.fileno(), self._shard.id.get_vfd_handle())
+            self._datasets.clear()
+            self._shard.close()
 
     def add_clip(self, clip: Clip) -> None:
-        """Append a clip of the video that the next `add_video` names."""
+        """Append a clip of the video that the next `add_video` names.
+
+        Raises
+        ------
+        StorageError
+            If there is no room for it.
+        """
+        with self._writing():
+            self._add_clip(clip)
+            # What HDF5 cannot write when it drops a dataset or closes a file it does not always
+            # tell; when it is asked to write, it does.
+            self._shard.flush()
+
+    def _add_clip(self, clip: Clip) -> None:
         values = {
             "clips/video": len(self._videos),
             "clips/start": clip.start,
             "labels": clip.labels,
             "motion_boundaries": clip.boundaries,
             "motion_energy": clip.energy,
-            "flow": clip.flow,
+            "flow": self._stored_flow(clip.flow),
         }
         if self._settings.frames == "raw":
             values["frames"] = clip.frames
         for name, value in values.items():
-            if name in self._shard:
+            if name in self._datasets:
                 self._grow(name)[self.clips] = value
         if self._quality is not None:
             self._add_jpegs(clip.frames, self._quality)
         self.clips += 1
+
+    def _stored_flow(self, flow: np.ndarray | None) -> np.ndarray | None:
+        if flow is None or self._settings.store_flow == "none":
+            return None
+        # Displacements beyond a type's range are stored as its largest, as boundaries are.
+        limit = np.finfo(self._settings.store_flow).max
+        return flow.clip(-limit, limit).astype(self._settings.store_flow)
 
     def add_video(self, row: ManifestRow, frames: int) -> None:
         """Close a video that gave at least one clip; `frames` were decoded of it."""
         self._videos.append((row, frames))
 
     def seal(self, failures: Sequence[Failure]) -> None:
-        """Write what is known at the end, and let shard and seal take their final names."""
-        self._write_videos()
-        self._shard.close()
-        write_seal(
-            self._partial,
-            self.file,
-            {
-                "videos": len(self._videos),
-                "clips": self.clips,
-                "crops": self._crops,
-                "config_hash": self._settings.digest(),
-                "manifest_sha256": self._manifest_sha256,
-                "failures": [failure._asdict() for failure in failures],
-            },
-        )
+        """Write what is known at the end, and let shard and seal take their final names.
+
+        Raises
+        ------
+        StorageError
+            If there is no room for it.
+        """
+        content = {
+            "videos": len(self._videos),
+            "clips": self.clips,
+            "crops": self._crops,
+            "config_hash": self._settings.digest(),
+            "manifest_sha256": self._manifest_sha256,
+            "failures": [failure._asdict() for failure in failures],
+        }
+        with self._writing():
+            self._write_videos()
+            self._shard.flush()
+            self._datasets.clear()
+            self._shard.close()
+            write_seal(self._partial, self.file, content)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # HDF5 raises either when the disk is full
+            raise StorageError(f"cannot write {self.file}: {_what_failed(error)}") from error
 
     @property
     def _crops(self) -> int:
@@ -176,7 +234,7 @@ class ShardWriter:
         if settings.frames == "raw":
             self._create("frames", (CLIP_LENGTH, *FRAME_SIZE, 3), np.uint8)
         elif self._quality is not None:
-            self._shard.create_dataset(
+            self._datasets["frames"] = self._shard.create_dataset(
                 "frames",
                 (0, CLIP_LENGTH),
                 maxshape=(None, CLIP_LENGTH),
@@ -188,7 +246,7 @@ class ShardWriter:
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
         # One clip a chunk; numbers of one per clip lie together instead.
-        return self._shard.create_dataset(
+        self._datasets[name] = self._shard.create_dataset(
             name,
             (0, *shape),
             maxshape=(None, *shape),
@@ -196,19 +254,24 @@ class ShardWriter:
             dtype=dtype,
             **_FILTERS.get(name, _OTHER_FILTERS),
         )
+        return self._datasets[name]
 
     def _grow(self, name: str) -> h5py.Dataset:
-        dataset = self._shard[name]
+        dataset = self._datasets[name]
         dataset.resize(self.clips + 1, axis=0)
         return dataset
 
     def _add_jpegs(self, frames: np.ndarray, quality: int) -> None:
         dataset = self._grow("frames")
-        row = np.empty(CLIP_LENGTH, dtype=object)
+        row = np.empty((1, CLIP_LENGTH), dtype=dataset.dtype)
         for t, frame in enumerate(frames):
             bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-            row[t] = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        dataset[self.clips] = row
+            row[0, t] = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        # By way of the low-level call: ``dataset[clip] = row`` takes 16 JPEGs of one length, as a
+        # still clip has, for a two-dimensional array.
+        place = dataset.id.get_space()
+        place.select_hyperslab((self.clips, 0), row.shape)
+        dataset.id.write(h5py.h5s.create_simple(row.shape), place, row)
 
     def _write_videos(self) -> None:
         text = h5py.string_dtype("utf-8")
@@ -221,3 +284,12 @@ class ShardWriter:
         }
         for name, (values, dtype) in columns.items():
             self._shard.create_dataset(f"videos/{name}", data=values, dtype=dtype)
+
+
+def _what_failed(error: OSError | RuntimeError) -> str:
+    number = getattr(error, "errno", None)
+    if number is None:
+        # HDF5 puts the system's own number into a sentence of its own.
+        found = re.search(r"errno = (\d+)", str(error))
+        number = int(found[1]) if found else None
+    return os.strerror(number) if number else str(error).splitlines()[0]

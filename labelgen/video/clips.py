@@ -53,17 +53,14 @@ def read_clips(
         raise ValueError(
             f"clip_length, stride and size must be positive, got {clip_length}, {stride}, {size}"
         )
-    video = Video(path, size=size)
-    return _clips_of(video, clip_length=clip_length, stride=stride)
+    return _clips_of(Video(path, size=size), clip_length=clip_length, stride=stride)
 
 
 def _clips_of(video: Video, *, clip_length: int, stride: int) -> Iterator[tuple[int, np.ndarray]]:
-    try:
+    with video:
         for start, frames in cut_clips(video, clip_length=clip_length, stride=stride):
             yield start, np.stack([frame.rgb for frame in frames])
         video.check_length(clip_length)
-    finally:
-        video.close()
 
 
 def cut_clips(

@@ -7,7 +7,6 @@ of list is read. A new dataset of a known layout is a new row there and nothing 
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -84,24 +83,9 @@ class SplitFound(NamedTuple):
 
 
 def read_table() -> list[DatasetSplit]:
-    """Return every row of ``data_manifest.csv``.
-
-    It is read from the top of the checkout, or from the place an installation puts it.
-
-    Raises
-    ------
-    LabelgenError
-        If it is in neither place.
-    """
-    places = [
-        Path(__file__).resolve().parents[2] / TABLE_NAME,
-        Path(sys.prefix, "share", "motion-appearance", TABLE_NAME),
-    ]
-    for place in places:
-        if place.is_file():
-            with place.open(encoding="utf-8", newline="") as stream:
-                return [_table_row(record) for record in csv.DictReader(stream)]
-    raise LabelgenError(f"{TABLE_NAME} is in none of {', '.join(map(str, places))}; reinstall")
+    """Return every row of ``data_manifest.csv``."""
+    with Path(__file__).with_name(TABLE_NAME).open(encoding="utf-8", newline="") as stream:
+        return [_table_row(record) for record in csv.DictReader(stream)]
 
 
 def _table_row(record: dict[str, str]) -> DatasetSplit:

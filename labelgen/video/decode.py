@@ -9,15 +9,17 @@ from typing import NamedTuple
 
 # FFmpeg and OpenCV report every damaged packet on stderr; our reason codes say it once per video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import cv2
 import numpy as np
-from joblib import Parallel, delayed
 
 from labelgen.errors import VideoError
 from labelgen.geometry import FRAME_SIZE, frame_size_for_flow
 from labelgen.video.manifest import ManifestRow
+
+# OpenCV reads its level from the environment when it is loaded, which may have been done before.
+if "OPENCV_LOG_LEVEL" not in os.environ and hasattr(cv2.utils, "logging"):
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _NORMAL_SHARE = 0.9
 _ORIENTATION_AUTO = 1
@@ -48,6 +50,8 @@ class Video:
     ----------
     path : path-like
         The video file.
+    name : str, optional
+        What messages call it; by default its path.
     size : (int, int), optional
         Height and width of the frames given, in pixels.
     flow_size : str, optional
@@ -71,15 +75,22 @@ class Video:
         self,
         path: str | os.PathLike[str],
         *,
+        name: str | None = None,
         size: tuple[int, int] = FRAME_SIZE,
         flow_size: str = "clip",
     ) -> None:
-        self.path = Path(path)
+        self.name = str(path) if name is None else name
         self.size = size
         self.flow_size = flow_size
-        self._capture = _open(self.path)
+        self._capture = _open(Path(path), self.name)
         self.claimed = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         self.decoded = 0
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames in order."""
@@ -102,7 +113,7 @@ class Video:
 
     def truncation(self) -> str:
         """Return the sentence that describes a truncated video."""
-        return f"{self.path} gives {self.decoded} of the {self.claimed} frames its header claims"
+        return f"{self.name} gives {self.decoded} of the {self.claimed} frames its header claims"
 
     def check_length(self, clip_length: int) -> None:
         """Raise if the video, read to its end, gave no clip.
@@ -117,10 +128,10 @@ class Video:
         if self.truncated and self.decoded:
             raise VideoError("truncated", self.truncation())
         if not self.decoded:
-            raise VideoError("unopenable", f"{self.path} opens but none of its frames decodes")
+            raise VideoError("unopenable", f"{self.name} opens but none of its frames decodes")
         raise VideoError(
             "too_short",
-            f"{self.path} has {self.decoded} frames, fewer than a clip's {clip_length}",
+            f"{self.name} has {self.decoded} frames, fewer than a clip's {clip_length}",
         )
 
     def close(self) -> None:
@@ -134,17 +145,23 @@ def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.cvtColor(resized, cv2.COLOR_BGR2GRAY)
 
 
-def _open(path: Path) -> cv2.VideoCapture:
+def _open(path: Path, name: str) -> cv2.VideoCapture:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenCV would crash
+        raise VideoError("unopenable", f"the path of {name!a} is not UTF-8; rename it") from None
     if not path.is_file():
-        raise VideoError("missing", f"{path} does not exist or is not a file")
+        raise VideoError("missing", f"{name} does not exist or is not a file")
+    if not os.access(path, os.R_OK):
+        raise VideoError("unopenable", f"{name} may not be read: permission denied")
     # One decoding thread: the pipeline has one process per core already.
     options = [cv2.CAP_PROP_N_THREADS, 1]
     try:
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, options)
-    except cv2.error as error:
-        raise VideoError("unopenable", f"{path} cannot be opened: {error.err}") from None
+    except cv2.error:
+        raise VideoError("unopenable", f"{name} cannot be opened as a video") from None
     if not capture.isOpened():
-        raise VideoError("unopenable", f"{path} cannot be opened as a video")
+        raise VideoError("unopenable", f"{name} cannot be opened as a video")
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, _ORIENTATION_AUTO)
     return capture
 
@@ -163,11 +180,10 @@ def claimed_frames(path: str | os.PathLike[str]) -> int:
         Frames; a hint for planning only, never trusted for anything else.
     """
     try:
-        video = Video(path)
-    except VideoError:
+        with Video(path) as video:
+            return video.claimed
+    except Exception:  # whatever is wrong with it is told when its turn comes
         return 0
-    video.close()
-    return video.claimed
 
 
 def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> list[ManifestRow]:
@@ -182,6 +198,9 @@ def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> lis
     workers : int
         Threads to read headers with.
     """
+    # Whoever just reads a video needs no joblib.
+    from joblib import Parallel, delayed
+
     unknown = [row.path for row in rows if row.frames < 0]
     counts = Parallel(n_jobs=max(workers, 1), prefer="threads")(
         delayed(claimed_frames)(root / path) for path in unknown

@@ -73,13 +73,17 @@ def read_manifest(
     _check_folder(Path(root))
     real_root = os.path.realpath(root)
     seen: dict[tuple[str, str], int] = {}
+    rows = []
     for line, row in numbered:
         where = f"{file}, line {line}"
         _check_path(row.path, real_root, where=where)
-        first = seen.setdefault((row.split, row.path), line)
+        _check_split(row.split, where=where)
+        # ./a//b.avi is a/b.avi.
+        rows.append(row._replace(path=PurePosixPath(row.path).as_posix()))
+        first = seen.setdefault((row.split, rows[-1].path), line)
         if first != line:
             raise LabelgenError(f"{where}: {row.path!r} stands in line {first} already")
-    return [row for _, row in numbered]
+    return rows
 
 
 def _parsed(file: Path) -> Iterator[tuple[int, ManifestRow]]:
@@ -117,6 +121,8 @@ def _check_columns(names: Iterable[str] | None, file: Path) -> None:
 def _row(record: dict[str, str | None], *, where: str) -> ManifestRow:
     if None in record or None in record.values():
         raise LabelgenError(f"{where}: the number of fields differs from the header's")
+    if any("\0" in field for field in record.values() if field):
+        raise LabelgenError(f"{where}: a field holds a NUL byte; the file is damaged")
     return ManifestRow(
         path=record["path"] or "",
         class_name=record.get("class_name") or "",
@@ -140,13 +146,23 @@ def _whole(text: str | None, column: str, *, where: str) -> int:
 
 def _check_path(path: str, real_root: str, *, where: str) -> None:
     parts = PurePosixPath(path).parts
-    if not parts or "\0" in path or "\\" in path:
+    # A backslash is a letter here; in a path from Windows it is not.
+    foreign = "\\" in path and not os.path.lexists(os.path.join(real_root, path))
+    if not parts or "\0" in path or foreign:
         raise LabelgenError(f"{where}: {path!r} is not a relative path with forward slashes")
     if path.startswith("/") or ".." in parts:
         raise LabelgenError(f"{where}: {path!r} must be relative to the root and without '..'")
     real = os.path.realpath(os.path.join(real_root, path))
     if os.path.commonpath([real, real_root]) != real_root:
         raise LabelgenError(f"{where}: {path!r} is a link that leaves the root {real_root}")
+
+
+def _check_split(split: str, *, where: str) -> None:
+    if "/" in split or "\\" in split or split.startswith("."):
+        raise LabelgenError(
+            f"{where}: the split {split!r} cannot stand in a file name; leave out slashes and a "
+            "leading dot"
+        )
 
 
 def _check_folder(root: Path) -> None:

@@ -113,3 +113,39 @@ def test_mistakes(text, message):
 def test_wrong_frames(frames):
     with pytest.raises(ValueError, match="frames must be"):
         optical_flow(frames, method="farneback")
+
+
+def test_a_fraction_is_no_whole_number():
+    for value in (2.7, "2.7", "nan"):
+        with pytest.raises(LabelgenError, match="warps must be a whole number"):
+            flow_settings("tvl1", {"warps": value})
+    assert flow_settings("tvl1", {"warps": 3.0}).parameters["warps"] == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tiny_frames_are_measured_or_refused_in_one_sentence(method):
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    if method == "dis":
+        with pytest.raises(ValueError, match="OpenCV refuses this for frames of 8x8"):
+            optical_flow(frames, method=method)
+    else:
+        assert optical_flow(frames, method=method).shape == (1, 2, 8, 8)
+
+
+@pytest.mark.parametrize("value", [1e-25, 0, -1, 1e30, float("inf")])
+@pytest.mark.parametrize("name", ["alpha", "gamma", "epsilon"])
+def test_parameters_that_overflow_are_refused(name, value):
+    with pytest.raises(LabelgenError, match=f"{name} must be between 1e-9 and 1e9"):
+        flow_settings("brox", {name: value})
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 1e9])
+def test_the_ends_of_the_range_give_finite_flow(epsilon):
+    flow = optical_flow(moving_square(2), method="brox", epsilon=epsilon)
+    assert np.isfinite(flow).all()
+
+
+def test_what_opencv_refuses_says_why():
+    with pytest.raises(LabelgenError, match="farneback does not take .*: .*[a-z]{4}") as caught:
+        flow_settings("farneback", {"poly_n": -5})
+    assert not str(caught.value).endswith("None")

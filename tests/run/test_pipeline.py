@@ -1,10 +1,4 @@
-import functools
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import h5py
 import numpy as np
@@ -14,6 +8,7 @@ from extraction import FLOW, digests, extract, failures
 
 from labelgen import clip_labels, motion_boundaries, optical_flow, read_clips
 from labelgen.errors import LabelgenError
+from labelgen.files import partial_name
 from labelgen.flow.methods import flow_settings
 from labelgen.labels.crops import crop_positions
 from labelgen.shards.verify import find_problems
@@ -145,6 +140,14 @@ def test_missing_files_and_unicode_names(videos, tmp_path):
     assert find_problems(tmp_path / "s")[1] == []
 
 
+def test_a_name_that_no_file_can_have_is_one_videos_fault(videos, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path\n{'x' * 300}.avi\nrun/a.avi\n")
+    assert extract(videos, tmp_path / "s", manifest=manifest).clips == 3
+    (found,) = failures(tmp_path / "s").values()
+    assert found["reason"] == "error"
+
+
 def test_max_failures(videos, tmp_path):
     for number in range(3):
         (videos / f"bad{number}.avi").touch()
@@ -160,7 +163,7 @@ def test_rerun_skips_sealed_shards_and_mends_the_rest(videos, tmp_path):
     first, second = sorted(out.glob("*.h5"))
     before = first.stat().st_mtime_ns
     second.with_suffix(".json").unlink()
-    (out / f"{second.name}.part").write_bytes(b"half")
+    partial_name(second).write_bytes(b"half")
     summary = extract(videos, out)
     assert (summary.shards, summary.skipped) == (1, 1)
     assert first.stat().st_mtime_ns == before
@@ -196,77 +199,6 @@ def test_another_manifest_is_refused_but_another_split_joins(videos, tmp_path):
     file.write_text("path,split\nrun/b.avi,two\n")
     extract(videos, tmp_path / "s", manifest=file)
     assert find_problems(tmp_path / "s") == (2, [])
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "labelgen.cli", *map(str, arguments)]
-
-
-def start_long_run(tmp_path, workers):
-    root = tmp_path / "long"
-    for number in range(4):
-        write_video(root / f"{number}.avi", moving_square(160, seed=number))
-    # Many iterations: a shard takes about a second.
-    arguments = ("extract", "--root", root, "--out", tmp_path / "s", "--clips-per-shard", "10")
-    arguments = (*arguments, "--flow", "farneback:iterations=15", "--workers", workers)
-    process = subprocess.Popen(
-        command(*arguments),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell that starts the tests in the background makes them ignore SIGINT.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    return arguments, process
-
-
-def wait_for(condition, process, seconds=120):
-    for _ in range(seconds * 20):
-        if condition():
-            return
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    raise AssertionError("nothing happened")
-
-
-def begun(path, clips=2):
-    """Whether the shard being written holds something already."""
-    parts = list(path.glob("*.part"))
-    return bool(parts) and max(part.stat().st_size for part in parts) > 100_000 * clips
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_kill_in_mid_shard_and_resume(tmp_path, workers):
-    arguments, process = start_long_run(tmp_path, workers)
-    wait_for(lambda: begun(tmp_path / "s"), process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
-    assert find_problems(tmp_path / "s")[1]
-    again = subprocess.run(command(*arguments), capture_output=True, text=True, check=True)
-    assert "clips/s" in again.stderr
-    assert find_problems(tmp_path / "s") == (4, [])
-    clean = [*arguments[:4], tmp_path / "clean", *arguments[5:]]
-    subprocess.run(command(*clean), capture_output=True, check=True)
-    assert digests(tmp_path / "s") == digests(tmp_path / "clean")
-
-
-@pytest.mark.parametrize(
-    ("workers", "number"), [(0, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)]
-)
-def test_interruption_stops_cleanly(tmp_path, workers, number):
-    _, process = start_long_run(tmp_path, workers)
-    wait_for(lambda: begun(tmp_path / "s"), process)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "run the same command again" in errors
-    assert "Traceback" not in errors
-    assert not list((tmp_path / "s").glob("*.part"))
-    assert (tmp_path / "s" / "failures.csv").is_file()
 
 
 def test_real_videos(shared, tmp_path):

@@ -1,11 +1,21 @@
+import csv
+import errno
+import fcntl
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from extraction import extract
+from extraction import digests, extract
 
 from labelgen.errors import LabelgenError
+from labelgen.files import partial_name
+from labelgen.shards import folder as folder_module
 from labelgen.shards.folder import find_shard_folder, locked
+from labelgen.shards.verify import find_problems
 
 
 def test_shard_folder_is_found(videos, tmp_path):
@@ -22,3 +32,100 @@ def test_shard_folder_is_found(videos, tmp_path):
 def test_a_second_run_on_the_same_folder_fails_fast(videos, tmp_path):
     with locked(tmp_path / "s"), pytest.raises(LabelgenError, match="another run is writing"):
         extract(videos, tmp_path / "s")
+
+
+def test_other_peoples_partial_files_stay(videos, tmp_path):
+    out = tmp_path / "s"
+    out.mkdir()
+    (out / "film.mp4.part").write_bytes(b"a download")
+    (out / "x.part").mkdir()
+    (out / "videos-00000-of-00002.h5.part").write_bytes(b"a download, too")
+    partial_name(out / "videos-00001-of-00002.h5").write_bytes(b"half")
+    partial_name(out / "run.json").write_bytes(b"half")
+    extract(videos, out)
+    assert sorted(file.name for file in out.glob("*.part")) == [
+        "film.mp4.part",
+        "videos-00000-of-00002.h5.part",
+        "x.part",
+    ]
+    assert find_problems(out)[1] == []
+
+
+def test_a_refused_run_touches_nothing(videos, tmp_path):
+    extract(videos, tmp_path / "s")
+    partial_name(tmp_path / "s" / "videos-00001-of-00002.h5").write_bytes(b"half")
+    before = sorted(file.name for file in (tmp_path / "s").iterdir())
+    with pytest.raises(LabelgenError, match="was begun with other settings"):
+        extract(videos, tmp_path / "s", crops="center")
+    assert sorted(file.name for file in (tmp_path / "s").iterdir()) == before
+
+
+def test_the_lock_goes_with_the_last_process_that_holds_it(tmp_path):
+    with locked(tmp_path / "s") as lock:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock]
+        )
+    with pytest.raises(LabelgenError, match="another run is writing"), locked(tmp_path / "s"):
+        pass
+    worker.communicate(b"\n")
+    with locked(tmp_path / "s"):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(videos, tmp_path, monkeypatch, capsys, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    out = tmp_path / "s"
+    out.mkdir()
+    # Two files that others may be writing: one of another machine, one of a living process here.
+    other = out / "videos-00000-of-00002.h5.elsewhere~77~0011aaff.part"
+    living, dead = (partial_name(out / "videos-00001-of-00002.h5") for _ in range(2))
+    finished = subprocess.Popen([sys.executable, "-c", ""])
+    finished.wait()
+    dead = dead.with_name(dead.name.replace(f"~{os.getpid()}~", f"~{finished.pid}~"))
+    for file in (other, living, dead):
+        file.write_bytes(b"half")
+    extract(videos, out)
+    assert capsys.readouterr().err.count("without locks") == 1
+    assert other.exists()
+    assert living.exists()
+    assert not dead.exists()
+
+
+def test_no_cell_is_a_formula(videos, tmp_path):
+    for name in ("=1+1.avi", "-x.avi", "@y.avi", "+z.avi"):
+        (videos / name).touch()
+    extract(videos, tmp_path / "s")
+    with (tmp_path / "s" / "failures.csv").open(newline="") as stream:
+        cells = [cell for row in csv.reader(stream) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert "'=1+1.avi" in cells
+    seals = [json.loads(file.read_text()) for file in (tmp_path / "s").glob("*-of-*.json")]
+    assert "=1+1.avi" in {failure["path"] for seal in seals for failure in seal["failures"]}
+
+
+def test_a_complete_folder_needs_no_room(videos, tmp_path, monkeypatch, capsys):
+    extract(videos, tmp_path / "s")
+    before = (tmp_path / "s" / "run.json").stat().st_mtime_ns, digests(tmp_path / "s")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(folder_module, "_write_failures", full)
+    summary = extract(videos, tmp_path / "s")
+    assert (summary.skipped, len(summary.failures)) == (2, 1)
+    assert "failures.csv could not be written: No space left" in capsys.readouterr().err
+    assert ((tmp_path / "s" / "run.json").stat().st_mtime_ns, digests(tmp_path / "s")) == before
+
+
+@pytest.mark.parametrize("change", [{"plan": {"videos": "nine"}}, {"versions": None}, {"plan": 3}])
+def test_a_run_record_that_lacks_something_is_damaged(videos, tmp_path, change):
+    extract(videos, tmp_path / "s")
+    file = tmp_path / "s" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    for work in (find_problems, lambda folder: extract(videos, folder)):
+        with pytest.raises(LabelgenError, match="run.json is damaged"):
+            work(tmp_path / "s")

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from train_helpers import toy_shards
 from train import checkpoint, cli
 from train.checkpoint import load
 from train.models.c3d import C3D
+from train.recipe import RECIPES
 
 TINY = [
     "--device", "cpu", "--width", "0.03", "--batch", "4", "--epochs", "1", "--batch-norm",
@@ -201,7 +202,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(finished, tmp_path, monkeypatc
     before = path.read_bytes()
 
     def fail(content, file):
-        Path(file).write_bytes(b"half")
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoint.torch, "save", fail)
@@ -222,3 +223,10 @@ def test_default_recipes_are_the_papers():
     assert (ucf101.batch, ucf101.lr, ucf101.lr_every, ucf101.epochs) == (30, 0.001, 5, 20)
     assert (kinetics.batch, kinetics.lr, kinetics.lr_every, kinetics.epochs) == (30, 0.0005, 7, 20)
     assert np.isclose(kinetics.rate(7), 0.00005)
+
+
+def test_options_of_zero_are_taken():
+    given = dict.fromkeys(("weight_decay", "appearance_weight", "drop_still"), 0.0)
+    chosen = cli._recipe("ucf101", {**given, "seed": 0, "batch_norm": None, "tasks": None})
+    assert (chosen.weight_decay, chosen.appearance_weight) == (0, 0)
+    assert chosen == replace(RECIPES["ucf101"], weight_decay=0.0, appearance_weight=0.0)

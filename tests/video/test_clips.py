@@ -106,3 +106,12 @@ def test_one_missing_frame_is_normal(shared):
 def test_wrong_arguments(videos):
     with pytest.raises(ValueError, match="must be positive"):
         read_clips(videos / "run" / "a.avi", stride=0)
+
+
+def test_a_path_that_is_not_utf8_is_refused_before_opencv_sees_it(tmp_path):
+    file = write_video(tmp_path / "a.avi", moving_square(16))
+    odd = tmp_path / "caf\udce9.avi"
+    file.rename(odd)
+    with pytest.raises(VideoError, match="not UTF-8; rename it"):
+        list(read_clips(odd))
+    assert claimed_frames(odd) == 0

@@ -195,3 +195,42 @@ def test_written_manifest(videos, tmp_path):
         "walk/c.avi",
         "walk/short.avi",
     ]
+
+
+@pytest.mark.parametrize("split", ["train/1", "../x", ".hidden", "a\\b"])
+def test_a_split_must_fit_into_a_file_name(root, tmp_path, split):
+    file = tmp_path / "m.csv"
+    file.write_text(f"path,split\na/x.avi,{split}\n")
+    with pytest.raises(LabelgenError, match=r"m\.csv, line 2: the split .* cannot stand"):
+        read_manifest(file, root=root)
+
+
+def test_one_video_has_one_spelling(root, tmp_path):
+    file = tmp_path / "m.csv"
+    file.write_text("path\n./a//x.avi\n")
+    assert [row.path for row in read_manifest(file, root=root)] == ["a/x.avi"]
+    file.write_text("path\na/x.avi\n./a/x.avi\n")
+    with pytest.raises(LabelgenError, match="line 3: './a/x.avi' stands in line 2 already"):
+        read_manifest(file, root=root)
+
+
+def test_a_backslash_is_a_letter_where_there_is_such_a_file(root, tmp_path):
+    (root / "a\\b.avi").touch()
+    write_dataset_manifest("folder", tmp_path / "m.csv", root=root)
+    assert "a\\b.avi" in {row.path for row in read_manifest(tmp_path / "m.csv", root=root)}
+
+
+def test_the_table_of_datasets_is_package_data():
+    import labelgen.video.datasets as module
+
+    inside = REPOSITORY / "labelgen" / "video" / "data_manifest.csv"
+    assert inside.is_symlink()
+    assert inside.resolve() == REPOSITORY / "data_manifest.csv"
+    assert inside.parent == type(inside)(module.__file__).parent
+
+
+def test_a_nul_byte_is_refused(root, tmp_path):
+    file = tmp_path / "m.csv"
+    file.write_bytes(b"path,class_name\na/x.avi,a\0b\n")
+    with pytest.raises(LabelgenError, match=r"m\.csv, line 2: .*NUL"):
+        read_manifest(file, root=root)

@@ -14,17 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from labelgen import flip_labels
 from labelgen.geometry import CROP_SIZE
+from labelgen.labels.crops import central_crop
 from labelgen.shards.reader import open_shard
 from train import TrainError
 from train.data.sampler import Key, view_of
 from train.data.shards import Shard, ShardSet
 
 OPEN_FILES = 64  # handles kept per process: far below the usual limit of 1024 per process
-
-
-def central_crop(crops: np.ndarray) -> int:
-    """Index of the stored crop nearest to the middle of the 128x171 frame: the held-out view."""
-    return int(np.abs(crops - np.array([8.0, 29.5])).sum(axis=1).argmin())
 
 
 class ClipDataset(Dataset):

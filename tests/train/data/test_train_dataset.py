@@ -9,8 +9,9 @@ import pytest
 from train_helpers import SMALL_CROPS, random_labels, toy_shards, write_shards
 
 from labelgen import LABELS
+from labelgen.labels.crops import central_crop
 from train import TrainError
-from train.data.dataset import ClipDataset, central_crop, make_loader
+from train.data.dataset import ClipDataset, make_loader
 from train.data.sampler import ClipSampler, ordered_batches, split_by_video, view_of
 from train.data.shards import open_shards
 
