@@ -122,7 +122,8 @@ def run(
         reports: list[ShardReport] = []
         try:
             # Absolute, so that however it was spelt, messages lose the same beginning.
-            _make_shards(todo, root.resolve(), out, settings, limits, lock, reports)
+            where = {"root": root.resolve(), "out": out}
+            _make_shards(todo, reports, **where, settings=settings, limits=limits, lock=lock)
         except StorageError as error:
             raise StorageError(_with_remedy(error, settings, todo, reports)) from None
         except OSError as error:  # no room for temporary files or kernels, no more processes
@@ -145,12 +146,13 @@ def run(
 
 def _make_shards(
     plans: Sequence[ShardPlan],
+    reports: list[ShardReport],
+    *,
     root: Path,
     out: Path,
     settings: ExtractSettings,
     limits: Limits,
     lock: int | None,
-    reports: list[ShardReport],
 ) -> None:
     """Make shards, and add what comes of each to `reports`."""
     if not plans:

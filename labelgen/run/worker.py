@@ -139,8 +139,7 @@ def make_shard(
     ) as writer:
         first, fault, videos = 0, None, 0
         for item in _in_order(task, tally, watch):
-            if not go_on():
-                raise Interrupted(f"{plan.file} is not wanted any more")
+            _check_wanted(plan, go_on)
             if isinstance(item, Future):
                 measured = item.result()
                 watch.seconds += measured.seconds
@@ -158,12 +157,16 @@ def make_shard(
                 failures.append(Failure(item.row.path, *fault, kept))
                 tell(failures[-1])
             first, fault, videos = writer.clips, None, videos + (kept > 0)
-        if not go_on():
-            raise Interrupted(f"{plan.file} is not wanted any more")
+        _check_wanted(plan, go_on)
         tally.end_videos(task.number)
         with watch.stage("write"):
             writer.seal(failures)
     return ShardReport(videos, writer.clips, watch.seconds)
+
+
+def _check_wanted(plan: ShardPlan, go_on: Callable[[], bool]) -> None:
+    if not go_on():
+        raise Interrupted(f"{plan.file} is not wanted any more")
 
 
 def _in_order(task: ShardTask, tally: Tally, watch: Stopwatch) -> Iterator[_Item]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,6 @@ RUN_FILE = "run.json"
 FAILURES_FILE = "failures.csv"
 _LOCK_FILE = ".lock"
 _LOCK_PATIENCE = 2.0
-_OF_SHARD = re.compile(r".+-\d{5,}-of-\d{5,}\.(h5|json)")
 
 
 @contextmanager
@@ -110,7 +108,7 @@ def open_run(
         record[key] = earlier.get(key, {}) | record[key]
     if record != earlier:
         write_json(folder / RUN_FILE, record)
-    return [plan for plan in plans if not _is_done(folder, plan, settings)]
+    return [plan for plan in plans if not _is_done(folder, plan, record["config_hash"])]
 
 
 def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any]) -> None:
@@ -129,11 +127,11 @@ def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any
         )
 
 
-def _is_done(folder: Path, plan: ShardPlan, settings: ExtractSettings) -> bool:
+def _is_done(folder: Path, plan: ShardPlan, config_hash: str) -> bool:
     seal = read_seal(folder / plan.file)
     return (
         seal is not None
-        and seal["config_hash"] == settings.digest()
+        and seal["config_hash"] == config_hash
         and seal["manifest_sha256"] == rows_digest(plan.rows)
     )
 
@@ -263,7 +261,9 @@ def _remove_partials(folder: Path, wanted: Callable[[Partial], bool]) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (RUN_FILE, FAILURES_FILE) or _OF_SHARD.fullmatch(name) is not None
+    # A seal is named like its shard.
+    of_shard = name.endswith((".h5", ".json")) and is_shard_name(f"{Path(name).stem}.h5")
+    return name in (RUN_FILE, FAILURES_FILE) or of_shard
 
 
 def close_run(folder: Path, *, held: bool) -> list[Failure]:

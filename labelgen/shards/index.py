@@ -105,7 +105,7 @@ class _Gathered:
         """Take what is small of one more shard."""
         clips, videos = len(shard["clips/video"]), len(shard["videos/path"])
         self._check_same(shard)
-        columns = {
+        columns: dict[str, np.ndarray] = {
             "clips/video": shard["clips/video"][:].astype(np.int64) + self._videos,
             "clips/start": shard["clips/start"][:],
             "clips/shard": np.full(clips, number, np.int32),
@@ -114,7 +114,9 @@ class _Gathered:
         }
         columns |= {f"videos/{name}": shard[f"videos/{name}"][:] for name in _PER_VIDEO}
         if "labels" in shard:
-            crop = central_crop(shard["crops"][:])
+            crops = shard["crops"][:]
+            crop = central_crop(crops)
+            self._crop, self._label_attributes = crops[[crop]], dict(shard["labels"].attrs)
             columns["motion_energy"] = shard["motion_energy"][:]
             columns["labels"] = shard["labels"][:, crop : crop + 1]
         for name, values in columns.items():
@@ -132,10 +134,6 @@ class _Gathered:
         if attributes != first:
             raise LabelgenError(f"{shard.filename} was made with other settings than those before")
         self._attributes = first
-        if "labels" in shard:
-            crops = shard["crops"][:]
-            self._crop = crops[[central_crop(crops)]]
-            self._label_attributes = dict(shard["labels"].attrs)
 
     def write(self, index: h5py.File) -> None:
         """Write it all, under the names that shards use."""
