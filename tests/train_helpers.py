@@ -36,6 +36,7 @@ def write_shards(
     prefix: str = "toy",
     jpeg: bool = False,
     clips_per_video: int = 1,
+    video_path: str = "{:04d}.avi",
     energy: np.ndarray | None = None,
     config: str = "settings",
     drop: tuple[str, ...] = (),
@@ -55,7 +56,7 @@ def write_shards(
             file["labels"] = labels[rows]
             file["crops"] = crops
             file["motion_energy"] = energy[rows]
-            file["clips/video"] = (np.arange(len(rows)) // clips_per_video).astype(np.int32)
+            _write_videos(file, rows // clips_per_video, path=video_path)
             if jpeg:
                 _write_jpeg(file, frames[rows])
             else:
@@ -67,6 +68,13 @@ def write_shards(
         write_seal(path, clips=len(rows), config_hash=digest)
     _write_run(folder, prefix, shards, digest)
     return folder
+
+
+def _write_videos(file: h5py.File, videos: np.ndarray, *, path: str) -> None:
+    names, rows = np.unique(videos, return_inverse=True)
+    file["clips/video"] = rows.astype(np.int32)
+    file["videos/path"] = np.array([path.format(name) for name in names], h5py.string_dtype())
+    file["videos/frames"] = np.full(len(names), 16, np.int32)
 
 
 def _write_jpeg(file: h5py.File, frames: np.ndarray) -> None:
@@ -81,8 +89,9 @@ def write_seal(path: Path, *, clips: int, config_hash: str) -> None:
     """Seal a shard as it is now."""
     seal = {
         "format": "motion-appearance-labels", "format_version": 1, "shard": path.name,
-        "sha256": "", "bytes": path.stat().st_size, "videos": clips, "clips": clips,
-        "crops": 1, "config_hash": config_hash, "manifest_sha256": "", "failures": [],
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size,
+        "videos": clips, "clips": clips, "crops": 1, "config_hash": config_hash,
+        "manifest_sha256": "", "failures": [],
     }  # fmt: skip
     path.with_suffix(".json").write_text(json.dumps(seal))
 
@@ -95,6 +104,17 @@ def _write_run(folder: Path, prefix: str, shards: int, digest: str) -> None:
         "config_hash": digest, "versions": {}, "manifests": {}, "plan": {**plan, prefix: shards},
     }  # fmt: skip
     path.write_text(json.dumps(run))
+
+
+def spoilt(folder: Path, *clips: int) -> Path:
+    """Overwrite a frame of some clips of the first shard, and seal it as it is then."""
+    path = min(folder.glob("*.h5"))
+    with h5py.File(path, "a") as file:
+        for clip in clips:
+            file["frames"][clip, 4] = np.frombuffer(b"no picture", np.uint8)
+        count, digest = len(file["frames"]), file.attrs["config_hash"]
+    write_seal(path, clips=count, config_hash=digest)
+    return folder
 
 
 def toy_shards(folder: Path, clips: int = 12, *, seed: int = 0, **options) -> Path:

@@ -1,7 +1,9 @@
-"""What limits a run: clips per second of the loader alone, the step alone, and both together."""
+"""What limits a run: samples per second of the loader alone, the step alone, and both together."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import runpy
 import statistics
 import tempfile
@@ -14,15 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from labelgen.geometry import CROP_SIZE
 from train import TrainError
-from train.data.dataset import ClipDataset, make_loader
-from train.data.sampler import ClipSampler
+from train.data.dataset import ClipDataset
+from train.data.loader import PREFETCH, Batch, Loader
+from train.data.sampler import Order
 from train.data.shards import ShardSet, open_shards
-from train.device import Machine, choose_device, use_bf16
-from train.models.c3d import C3D
-from train.models.heads import StatisticsNet, make_optimizer
-from train.recipe import BRANCHES, Recipe, task_columns
+from train.device import Machine, choose_device, describe, use_bf16
+from train.models.heads import set_rate
+from train.ranks import Ranks
+from train.recipe import Recipe
+from train.step import Learner, Pending
+from train.tasks.pretrain import Pretraining
 
 ROUNDS = 5  # of turns between the loader and a baseline; the medians count
 
@@ -50,108 +54,134 @@ def run(
         another way; it may write to the folder. Both ways are timed in turns, on one core.
     """
     device = choose_device(machine.device)
-    bf16 = use_bf16(device, machine.precision)
     shards = open_shards(labels)
-    batch = recipe.batch
-    loads = batches(shards, recipe=recipe, workers=machine.workers, pin=device.type == "cuda")
-    step, plain = Step(recipe, machine, device, bf16=bf16), None
-    if bf16:
-        contiguous = replace(machine, compiled=False)
-        plain = Step(recipe, contiguous, device, bf16=False, layout=torch.contiguous_format)
-    clips = torch.randint(0, 256, (batch, 16, CROP_SIZE, CROP_SIZE, 3), dtype=torch.uint8)
-    values = torch.randint(1, 5, (batch, 27), dtype=torch.uint8)
-
-    loader = rate(lambda: next(loads), batch, seconds)
-    alone = rate(lambda: step(clips, values), batch, seconds)
-    both = rate(lambda: step(*next(loads)[:2]), batch, seconds)
-    where = f"{device}, {'bf16' if bf16 else 'fp32'}, {machine.workers} workers, batch {batch}"
+    bf16 = use_bf16(device, machine.precision)
+    step = Step(recipe, machine, device)
+    with loader_of(shards, recipe=recipe, workers=machine.workers, device=device) as loader:
+        loads = batches(loader, shards, recipe=recipe)
+        drain(loads, machine.workers)
+        loader_rate = rate(lambda: next(loads), recipe.batch, seconds)
+        drawn = next(loads)
+        alone = rate(lambda: step(drawn), recipe.batch, seconds, finish=step.finish)
+        both = rate(lambda: step(next(loads)), recipe.batch, seconds, finish=step.finish)
+    frames = "JPEG" if shards.jpeg else "raw"
     lines = [
-        f"{'loader alone':<28}{loader:10.1f} clips/s  ({'JPEG' if shards.jpeg else 'raw'} frames)",
-        f"{'step alone':<28}{alone:10.1f} clips/s  ({where})",
-        f"{'both':<28}{both:10.1f} clips/s",
-        f"The {'loader' if loader < alone else 'step'} limits: "
-        f"{max(loader, alone) / min(loader, alone):.1f} times slower than the other.",
+        f"{describe(device)}; {os.cpu_count()} cores; PyTorch {torch.__version__}",
+        _line("loader alone", loader_rate, f"{frames} frames, {machine.workers} workers"),
+        _line("step alone", alone, f"{'bf16' if bf16 else 'fp32'}, batch {recipe.batch}"),
     ]
-    if plain is not None:
-        slow = rate(lambda: plain(clips, values), batch, seconds)
-        lines.insert(
-            2, f"{'step, fp32 contiguous':<28}{slow:10.1f} clips/s  ({alone / slow:.2f} x)"
-        )
+    if bf16:
+        plain = Step(recipe, replace(machine, precision="fp32", compiled=False), device, plain=True)
+        slow = rate(lambda: plain(drawn), recipe.batch, seconds, finish=plain.finish)
+        lines.append(_line("step, fp32 contiguous", slow, f"{alone / slow:.2f} x"))
+    lines.append(_line("both", both))
     if baseline is not None:
-        lines.append(_compare(labels, shards, recipe=recipe, seconds=seconds, baseline=baseline))
+        lines += _compare(labels, shards, recipe=recipe, seconds=seconds, baseline=baseline)
+    slower = "loader" if loader_rate < alone else "step"
+    times = max(loader_rate, alone) / min(loader_rate, alone)
+    lines.append(f"The {slower} limits: it is {times:.1f} times slower than the other.")
     return "\n".join(lines)
+
+
+def _line(name: str, value: float, remark: str = "") -> str:
+    return f"{name:<28}{value:10.1f} samples/s" + (f"  ({remark})" if remark else "")
 
 
 def _compare(
     labels: str, shards: ShardSet, *, recipe: Recipe, seconds: float, baseline: Path
-) -> str:
+) -> list[str]:
     make_sampler = runpy.run_path(str(baseline)).get("sampler")
     if make_sampler is None:
         raise TrainError(f"{baseline} defines no function sampler(labels, folder) to compare with.")
-    loads = batches(shards, recipe=recipe, workers=0, pin=False)
     ours, theirs = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        loader_of(shards, recipe=recipe, workers=0, device=torch.device("cpu")) as loader,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        loads = batches(loader, shards, recipe=recipe)
         sample = make_sampler(labels, Path(folder))
         for _ in range(ROUNDS):
             ours.append(rate(lambda: next(loads), recipe.batch, seconds / ROUNDS))
             theirs.append(rate(sample, 1, seconds / ROUNDS))
     fast, slow = statistics.median(ours), statistics.median(theirs)
-    return (
-        f"{'loader, one process':<28}{fast:10.1f} clips/s  (best {max(ours):.0f}, worst "
-        f"{min(ours):.0f})\n{baseline.stem:<28}{slow:10.1f} clips/s  ({fast / slow:.0f} x slower)"
+    return [
+        _line("loader, one process", fast, f"best {max(ours):.0f}, worst {min(ours):.0f}"),
+        _line(baseline.stem, slow, f"{fast / slow:.0f} x slower"),
+    ]
+
+
+def loader_of(shards: ShardSet, *, recipe: Recipe, workers: int, device: torch.device) -> Loader:
+    """Return a loader of training samples."""
+    dataset = ClipDataset(shards, seed=recipe.seed, views=recipe.views)
+    return Loader(dataset, workers=workers, device=device)
+
+
+def batches(loader: Loader, shards: ShardSet, *, recipe: Recipe) -> Iterator[Batch]:
+    """Training batches without end, epoch after epoch."""
+    clips = np.arange(shards.clips)
+    order = Order(
+        clips, recipe.batch // recipe.views, shards=shards.shards_of(clips), seed=recipe.seed
+    )
+    yield from loader.read(
+        itertools.chain.from_iterable(order.steps_of(epoch) for epoch in itertools.count())
     )
 
 
-def batches(shards: ShardSet, *, recipe: Recipe, workers: int, pin: bool) -> Iterator[Any]:
-    """Training batches without end, epoch after epoch."""
-    sampler = ClipSampler(np.arange(shards.clips), recipe.batch, seed=recipe.seed)
-    dataset = ClipDataset(shards, seed=recipe.seed, augment=True)
-    loader = make_loader(dataset, sampler, workers=workers, pin=pin)
-    while True:
-        yield from loader
-        sampler.start(sampler.epoch + 1, 0)
+def drain(loads: Iterator[Batch], workers: int) -> None:
+    """Take what workers made ahead while they started: it took no time that is measured."""
+    for _ in range(workers * PREFETCH + 1):
+        next(loads)
 
 
 class Step:
-    """One whole optimizer step, as the loop takes it, until the device is done."""
+    """The loop's own step, at a learning rate of 0: a call launches one, and waits for the last.
+
+    With `plain`, in float32 and with pixels in planes, as PyTorch does it unasked.
+    """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        machine: Machine,
-        device: torch.device,
-        *,
-        bf16: bool,
-        layout: torch.memory_format = torch.channels_last_3d,
+        self, recipe: Recipe, machine: Machine, device: torch.device, *, plain: bool = False
     ) -> None:
-        outputs = {branch: len(columns) for branch, columns in task_columns(BRANCHES).items()}
-        backbone = C3D(batch_norm=recipe.batch_norm, width=recipe.width)
-        net = StatisticsNet(outputs, backbone=backbone, width=recipe.width)
-        self.net = net.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-        self.forward = torch.compile(self.net) if machine.compiled else self.net
-        self.optimizer = make_optimizer(
-            self.net, lr=1e-6, momentum=recipe.momentum, weight_decay=0.0, bias_lr=recipe.bias_lr
+        moments = torch.stack([torch.zeros(27), torch.ones(27)])
+        task = Pretraining(recipe, moments=moments, device=device)
+        layout = torch.contiguous_format if plain else torch.channels_last_3d
+        self._learner = Learner(
+            task, recipe=recipe, machine=machine, ranks=Ranks(), device=device, layout=layout
         )
-        self.device, self.bf16, self.layout = device, bf16, layout
+        self._learner.net.train()
+        set_rate(self._learner.optimizer, 0.0)
+        self._figures, self._plain = task.new_figures(), plain
+        self._ahead: Pending | None = None
 
-    def __call__(self, frames: torch.Tensor, labels: torch.Tensor) -> float:
-        """(B, 16, 112, 112, 3) uint8 and (B, 27) uint8 -> loss."""
-        frames = frames.to(self.device, non_blocking=True)
-        labels = labels.to(self.device, non_blocking=True).float()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            predicted = self.forward(frames)
-        loss = ((predicted - labels) ** 2).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
+    def __call__(self, batch: Batch) -> None:
+        """Take one step on a batch that is on the device."""
+        if self._plain:
+            planes = batch.frames.permute(0, 4, 1, 2, 3).contiguous()
+            batch = batch._replace(frames=planes.permute(0, 2, 3, 4, 1))
+        before, self._ahead = self._ahead, self._learner.step([batch], figures=self._figures)
+        if before:
+            before.read()
+
+    def finish(self) -> None:
+        """Wait for the last step."""
+        if self._ahead:
+            self._ahead.read()
+            self._ahead = None
 
 
-def rate(work: Callable[[], Any], clips: int, seconds: float) -> float:
-    """Clips per second of `work`, which handles `clips` at a time, after one unmeasured call."""
+def rate(
+    work: Callable[[], Any],
+    samples: int,
+    seconds: float,
+    *,
+    finish: Callable[[], Any] = lambda: None,
+) -> float:
+    """Return samples per second of `work`, which handles `samples` at a time, once warm."""
     work()
+    finish()
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         work()
-        done += clips
+        done += samples
+    finish()
     return done / (time.perf_counter() - start)

@@ -20,7 +20,7 @@ from train import TrainError
 from train.recipe import Recipe
 
 FORMAT = "motion-appearance-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass
@@ -39,6 +39,7 @@ def save(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     sums: torch.Tensor,
+    moments: torch.Tensor,
     progress: Progress,
     recipe: Recipe,
     labels: dict[str, str],
@@ -49,8 +50,15 @@ def save(
     ----------
     sums : tensor
         Training statistics of the unfinished epoch, over all ranks.
+    moments : (2, 27) float32
+        Mean and standard deviation of the training labels.
     labels : dict of str
-        Which labels it was trained on: config_hash, profile, flow and the held-out choice.
+        Which labels it was trained on: hashes, profile, flow and the held-out choice.
+
+    Raises
+    ------
+    TrainError
+        It cannot be written.
     """
     content = {
         "format": FORMAT,
@@ -58,13 +66,20 @@ def save(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "sums": sums.cpu(),
+        "moments": moments,
         "progress": dict(vars(progress)),
         "recipe": recipe.as_dict(),
         "labels": labels,
     }
     # Through a stream: given a path, torch writes its name into the file.
-    with replacing(path) as partial, partial.open("wb") as stream:
-        torch.save(content, stream)
+    try:
+        with replacing(path) as partial, partial.open("wb") as stream:
+            torch.save(content, stream)
+    except OSError as error:
+        raise TrainError(
+            f"{path} cannot be written ({error.strerror or error}); see to it, and run the same "
+            "command again to go on from the last checkpoint."
+        ) from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -97,9 +112,17 @@ def load(path: Path) -> dict[str, Any]:
 def check_same(
     content: dict[str, Any], path: Path, *, recipe: Recipe, labels: dict[str, str]
 ) -> None:
-    """Refuse to resume with another recipe or other labels, naming what differs."""
-    asked = {**recipe.as_dict(), **labels}
-    stored = {**content["recipe"], **content["labels"]}
+    """Refuse to resume with another recipe or other labels, naming what differs.
+
+    More epochs than before are no other recipe: nothing that was learnt depends on their number.
+    """
+    done = content["progress"]["epoch"]
+    if recipe.epochs < done:
+        raise TrainError(
+            f"{path} has learnt for {done} epochs already; --epochs {recipe.epochs} cannot undo it."
+        )
+    asked = {**recipe.as_dict(), "epochs": None, **labels}
+    stored = {**content["recipe"], "epochs": None, **content["labels"]}
     differing = [
         f"{key} {stored.get(key)!r} there, {asked.get(key)!r} here"
         for key in sorted(asked.keys() | stored.keys())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +13,12 @@ import click
 
 import labelgen
 from labelgen.errors import LabelgenError
+from train import NonFiniteError, StoppedError
 from train.recipe import INITS, PIXELS, RECIPES, STILL, TARGETS, Recipe
+from train.state import exit_code
 
 if TYPE_CHECKING:
     from train.device import Machine
-
-EXIT_MISTAKE, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
-"""Exit codes beside 0 (done). 75 is EX_TEMPFAIL: run the same command again."""
 
 labels_option = click.option(
     "--labels", required=True, help="Folder of sealed shards, or folder/prefix for one split of it."
@@ -35,11 +36,20 @@ precision_option = click.option(
 workers_option = click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Loader processes per rank; 0 loads in this process. [default: 0 on a CPU, else up to 8]",
+    help="Loader processes per rank; 0 loads in this process. "
+    "[default: 0 on a CPU, else the rank's share of the cores]",
 )
 compile_option = click.option("--compile", "compiled", is_flag=True, help="Use torch.compile.")
 batch_norm_option = click.option(
-    "--batch-norm", is_flag=True, default=None, help="Batch norm after each convolution."
+    "--batch-norm/--no-batch-norm", default=None, help="Batch norm after each convolution."
+)
+recipe_option = click.option(
+    "--recipe",
+    "recipe_name",
+    type=click.Choice(list(RECIPES)),
+    default="ucf101",
+    show_default=True,
+    help="The paper's schedules, and one for small sets; other options override parts of it.",
 )
 
 
@@ -89,19 +99,19 @@ def cli() -> None:
     help="Folder of the run; one that holds an unfinished run of the same settings is resumed.",
 )
 @click.option(
-    "--recipe",
-    "recipe_name",
-    type=click.Choice(list(RECIPES)),
-    default="ucf101",
-    show_default=True,
-    help="The paper's schedule; each of the next options overrides a part of it.",
+    "--group-by",
+    help="Regular expression of what videos of one group share in their paths; groups are held "
+    "out whole. [UCF101's recordings; other videos singly]",
 )
-@_recipe_option("--batch", "Clips per step, over all ranks.", type=int)
+@recipe_option
+@_recipe_option("--batch", "Samples per step, over all ranks.", type=int)
+@_recipe_option("--views", "Samples cut from each clip that is read.", type=int)
 @_recipe_option("--epochs", "Passes over the clips.", type=int)
 @_recipe_option("--lr", "Learning rate.", type=float)
 @_recipe_option("--lr-every", "Epochs between divisions of the rate by 10.", type=int)
 @_recipe_option("--weight-decay", "On fully connected weights.", type=float)
 @_recipe_option("--tasks", "Label name prefixes, by comma: motion, motion/grid, ...")
+@_recipe_option("--clip-grad", "Largest norm of a step's gradient; 0 takes any.", type=float)
 @_recipe_option("--motion-weight", "Of the branch in the loss.", type=float)
 @_recipe_option("--appearance-weight", "Of the branch in the loss.", type=float)
 @batch_norm_option
@@ -133,6 +143,9 @@ def cli() -> None:
 )
 @compile_option
 @click.option(
+    "--skip-bad", is_flag=True, help="Leave out clips that cannot be read, instead of ending."
+)
+@click.option(
     "--save-every",
     type=click.IntRange(min=0),
     default=0,
@@ -144,12 +157,14 @@ def pretrain(
     labels: str,
     val: str,
     out: Path,
+    group_by: str | None,
     recipe_name: str,
     device: str,
     precision: str,
     workers: int | None,
     accumulate: int,
     compiled: bool,
+    skip_bad: bool,
     save_every: int,
     tensorboard: bool,
     **overrides: Any,
@@ -158,31 +173,31 @@ def pretrain(
     from train import loop
 
     machine = _machine(
-        device, workers, precision=precision, accumulate=accumulate, compiled=compiled
+        device,
+        workers,
+        precision=precision,
+        accumulate=accumulate,
+        compiled=compiled,
+        skip_bad=skip_bad,
     )
-    recipe = _recipe(recipe_name, overrides)
-    try:
-        loop.pretrain(
-            labels=labels,
-            out=out,
-            val=val,
-            recipe=recipe,
-            machine=machine,
-            save_every=save_every,
-            tensorboard=tensorboard,
-        )
-    except loop.NonFiniteLossError as error:
-        _leave(str(error), EXIT_NON_FINITE)
-    except loop.StoppedError as error:
-        _leave(f"{error} Run the same command again to go on.", EXIT_STOPPED)
+    loop.pretrain(
+        labels=labels,
+        out=out,
+        val=val,
+        recipe=_recipe(recipe_name, overrides),
+        machine=machine,
+        group_by=group_by,
+        save_every=save_every,
+        tensorboard=tensorboard,
+    )
 
 
 def _machine(device: str, workers: int | None, **settings: Any) -> Machine:
     """Fill in the number of workers that suits the device where none was given."""
-    from train import loop
+    from train.device import Machine, default_workers
 
-    workers = loop.default_workers(device) if workers is None else workers
-    return loop.Machine(device=device, workers=workers, **settings)
+    workers = default_workers(device) if workers is None else workers
+    return Machine(device=device, workers=workers, **settings)
 
 
 def _recipe(name: str, overrides: dict[str, Any]) -> Recipe:
@@ -191,6 +206,21 @@ def _recipe(name: str, overrides: dict[str, Any]) -> Recipe:
     if "tasks" in given:
         given["tasks"] = tuple(part.strip() for part in given["tasks"].split(","))
     return Recipe.from_dict({**RECIPES[name].as_dict(), **given})
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def status(run: Path) -> None:
+    """Say what the last command in a run's folder has come to, and exit as it did.
+
+    For schedulers: torchrun itself exits with 1 whatever its ranks exit with. 75 also stands for a
+    run that is running, or was killed.
+    """
+    from train.state import run_status
+
+    sentence, code = run_status(run)
+    print(sentence)
+    sys.exit(code)
 
 
 @cli.command()
@@ -217,7 +247,9 @@ def curve(run: Path, output: Path) -> None:
 
 @cli.command()
 @labels_option
-@_recipe_option("--batch", "Clips per step.", type=click.IntRange(min=1))
+@recipe_option
+@_recipe_option("--batch", "Samples per step.", type=int)
+@_recipe_option("--views", "Samples cut from each clip that is read.", type=int)
 @click.option(
     "--seconds", type=float, default=10.0, show_default=True, help="Length of each measurement."
 )
@@ -234,6 +266,7 @@ def curve(run: Path, output: Path) -> None:
 @compile_option
 def bench(
     labels: str,
+    recipe_name: str,
     seconds: float,
     baseline: Path | None,
     device: str,
@@ -248,7 +281,7 @@ def bench(
     print(
         bench.run(
             labels,
-            recipe=_recipe("ucf101", overrides),
+            recipe=_recipe(recipe_name, overrides),
             machine=_machine(device, workers, precision=precision, compiled=compiled),
             seconds=seconds,
             baseline=baseline,
@@ -256,17 +289,27 @@ def bench(
     )
 
 
-def _leave(message: str, code: int) -> None:
-    click.echo(f"train: {message}", err=True)
-    sys.exit(code)
-
-
 def main() -> None:
     """Entry point: a user's mistake is one sentence, not a traceback."""
     try:
         cli()
-    except LabelgenError as error:
-        _leave(str(error), EXIT_MISTAKE)
+    except (LabelgenError, NonFiniteError, StoppedError) as error:
+        if not getattr(error, "silent", False):
+            again = " Run the same command again to go on." * isinstance(error, StoppedError)
+            click.echo(f"train: {error}{again}", err=True)
+        _leave(exit_code(error))
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
+
+
+def _leave(code: int) -> None:
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        # Leaving in order would wait for ranks that may be waiting for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,14 @@
-"""Where a run computes: device, precision, ranks of a distributed run, and signals to stop."""
+"""What a run computes on: device, precision, loader processes."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
-import torch.distributed as dist
+from joblib import cpu_count
 
 from train import TrainError
 
@@ -26,20 +22,12 @@ class Machine:
     workers: int = 0  # loader processes per rank
     accumulate: int = 1  # parts of a batch computed one after the other, to save memory
     compiled: bool = False
+    skip_bad: bool = False  # leave out clips whose frames do not decode
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """One process among those of a torchrun: 0 of 1 without it."""
-
-    rank: int = 0
-    count: int = 1
-
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Sum a tensor over all ranks, in place."""
-        if self.count > 1:
-            dist.all_reduce(tensor)
-        return tensor
+def ranks_here() -> int:
+    """Ranks of this run on this machine, as torchrun tells; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def choose_device(name: str) -> torch.device:
@@ -48,10 +36,15 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     TrainError
-        A GPU is asked for and there is none, or not that one.
+        A GPU is asked for and there is none, or not that one, or one for several ranks.
     """
     if not re.fullmatch(r"auto|cpu|cuda|cuda:\d+", name):
         raise TrainError(f"--device takes auto, cpu, cuda or cuda:N, not {name!r}.")
+    if name.startswith("cuda:") and ranks_here() > 1:
+        raise TrainError(
+            f"--device {name} names one GPU for {ranks_here()} ranks; use --device cuda, and "
+            "CUDA_VISIBLE_DEVICES to choose among GPUs."
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")
@@ -65,7 +58,7 @@ def choose_device(name: str) -> torch.device:
             f"--device {name}: there is no GPU {index}, only {count} (counted from 0)."
         )
     torch.cuda.set_device(index)
-    torch.set_float32_matmul_precision("high")  # TF32; cuDNN's convolutions use it by default
+    # cuDNN multiplies in TF32 by default. Matrices stay in float32: they are those of the heads.
     torch.backends.cudnn.benchmark = True
     return torch.device("cuda", index)
 
@@ -85,33 +78,20 @@ def has_amx() -> bool:
     return info.is_file() and " amx_bf16" in info.read_text()
 
 
-@contextmanager
-def distributed(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that torchrun describes; alone without it."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield Ranks()
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+def default_workers(device: str) -> int:
+    """Loader processes per rank: none where a CPU trains, else this rank's share of the cores.
+
+    The cores are those that this process may use: affinity and container limits count.
+    """
+    if choose_device(device).type == "cpu":
+        return 0
+    return max(1, int(cpu_count()) // ranks_here())
 
 
-class StopRequest:
-    """SIGTERM or Ctrl-C, remembered until the step is done; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> StopRequest:
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, self._before[signal.Signals(number)])
+def describe(device: torch.device) -> str:
+    """Name the processor, for reports: a GPU's name, or the CPU's and the cores used."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else []
+    return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads"

@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from labelgen.files import replacing
+from labelgen.progress import duration
 from train import TrainError
+from train.recipe import Recipe
+from train.state import write_running
 
+LOG_FILE = "log.jsonl"
 SECONDS_BETWEEN_LINES = {True: 0.5, False: 60.0}  # on a terminal, in a file
 
 
 class Clock:
-    """Speed of one epoch: clips per second, the share of time spent waiting for data, time left."""
+    """Speed of one epoch: samples per second, the share of time spent waiting, time left."""
 
     def __init__(self, *, epoch: int, epochs: int, steps: int, batch: int, quiet: bool) -> None:
-        self.epoch, self.epochs, self.steps, self.batch, self.quiet = (
-            epoch,
-            epochs,
-            steps,
-            batch,
-            quiet,
-        )
+        self.epoch, self.epochs, self.steps = epoch, epochs, steps
+        self.batch, self.quiet = batch, quiet
         self.start = self.said = time.monotonic()
         self.waited, self.done = 0.0, 0
+        self.norms: list[float] = []
 
     def waiting(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Pass batches on, timing how long each took to come."""
@@ -40,20 +40,20 @@ class Clock:
                 return
             yield batch
 
-    def tick(self, step: int, loss: float) -> None:
-        """Count a step and say so now and then, on stderr."""
+    def tick(self, step: int, *, loss: float, grad_norm: float) -> None:
+        """Count a step (1-based, in its epoch) and say so now and then, on stderr."""
         self.done += 1
+        self.norms.append(grad_norm)
         now, terminal = time.monotonic(), sys.stderr.isatty()
         if self.quiet or now - self.said < SECONDS_BETWEEN_LINES[terminal]:
             return
         self.said = now
-        speed = self.speed()
         steps_left = self.steps - step + (self.epochs - self.epoch - 1) * self.steps
-        left = steps_left * self.batch / speed["clips_per_second"]
+        seconds = now - self.start
         line = (
             f"epoch {self.epoch + 1}/{self.epochs}, step {step}/{self.steps}, loss {loss:.3f}, "
-            f"{speed['clips_per_second']:.1f} clips/s, waiting {speed['data_wait']:.0%}, "
-            f"{_duration(left)} left"
+            f"{self.done * self.batch / seconds:.3g} clips/s, waiting {self.waited / seconds:.0%}, "
+            f"{duration(steps_left * seconds / self.done)} left"
         )
         print(
             f"\r{line}\x1b[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr
@@ -64,17 +64,14 @@ class Clock:
         seconds = max(time.monotonic() - self.start, 1e-9)
         return {
             "seconds": round(seconds, 2),
-            "clips_per_second": round(self.done * self.batch / seconds, 2),
+            "clips_per_second": round(self.done * self.batch / seconds, 4),
             "data_wait": round(self.waited / seconds, 4),
+            "grad_norm": sum(self.norms) / max(len(self.norms), 1),
+            "grad_norm_max": max(self.norms, default=0.0),
         }
 
 
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-
-
-def write_log(path: Path, history: list[dict[str, Any]]) -> None:
+def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
     """Write all finished epochs, one JSON record a line; whole, so that resuming leaves no gap."""
     with replacing(path) as partial:
         partial.write_text(
@@ -84,7 +81,7 @@ def write_log(path: Path, history: list[dict[str, Any]]) -> None:
 
 def summary(record: dict[str, Any]) -> str:
     """One line for people about a finished epoch."""
-    parts = [f"epoch {record['epoch']}: {record['clips_per_second']:.1f} clips/s"]
+    parts = [f"epoch {record['epoch']}: {record['clips_per_second']:.3g} clips/s"]
     for name in ("train", "held_out"):
         if record[name] is not None:
             figures = ", ".join(
@@ -93,6 +90,8 @@ def summary(record: dict[str, Any]) -> str:
                 for branch, values in record[name]["branches"].items()
             )
             parts.append(f"{name.replace('_', '-')} {figures}")
+    if record["left_out"]:
+        parts.append(f"{record['left_out']} clips that cannot be read left out")
     return "; ".join(parts)
 
 
@@ -113,6 +112,39 @@ def table(record: dict[str, Any]) -> str:
             f"| {_signed(v['skill'])} | {v['accuracy']:.3f} | {v['chance']:.3f} |"
         )
     return "\n".join(rows)
+
+
+class Reporter:
+    """Tells of a run: lines on stderr, ``log.jsonl``, ``state.json``, TensorBoard if asked for."""
+
+    def __init__(self, out: Path, *, tensorboard: bool) -> None:
+        self._out, self._tensorboard = out, tensorboard
+        self._board: TensorBoard | None = None
+
+    def begin(self, history: list[dict[str, Any]], *, recipe: Recipe, where: str) -> None:
+        """Say what begins, and bring the files up to what a checkpoint knows."""
+        (self._out / "recipe.json").write_text(json.dumps(recipe.as_dict(), indent=1) + "\n")
+        self._epochs = recipe.epochs
+        if self._tensorboard:
+            self._board = TensorBoard(self._out / "tensorboard")
+        self._write(history)
+        _say(where)
+
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        """Tell of an epoch that is finished."""
+        self._write(history)
+        _say(summary(history[-1]))
+        if self._board:
+            self._board.add(history[-1])
+
+    def _write(self, history: list[dict[str, Any]]) -> None:
+        if history:
+            _write_log(self._out / LOG_FILE, history)
+        write_running(self._out, f"{len(history)} of {self._epochs} epochs are done")
+
+
+def _say(line: str) -> None:
+    print(f"\r{line}\x1b[K" if sys.stderr.isatty() else line, file=sys.stderr)
 
 
 class TensorBoard:
@@ -148,7 +180,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     TrainError
         The folder holds no log.
     """
-    path = run / "log.jsonl"
+    path = run / LOG_FILE
     if not path.is_file():
         raise TrainError(f"There is no {path}; give the folder of a `train pretrain` run.")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,7 +1,7 @@
 """The training loop: shards in, C3D checkpoint out (paper, Sec. 3.4 and 4.1).
 
     train pretrain --labels shards/ucf101-train1 --val shards/ucf101-test1 --out runs/ucf101
-    torchrun --nproc-per-node 8 -m train.cli pretrain --labels shards/k400-train --recipe kinetics
+    torchrun --nproc-per-node 8 --no-python train pretrain --labels shards/k400-train
 
 Run the same command again to go on after a stop.
 """
@@ -10,304 +10,223 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from labelgen import LABELS, flip_labels
-from labelgen.labels.crops import central_crop
-from train import TrainError, checkpoint, log
+from labelgen.shards.folder import locked
+from train import NonFiniteError, StoppedError, checkpoint, log
 from train.checkpoint import Progress
-from train.data.dataset import ClipDataset, make_loader
-from train.data.sampler import ClipSampler, ordered_batches, split_by_video
-from train.data.shards import ShardSet, open_shards
-from train.device import Machine, Ranks, StopRequest, choose_device, distributed, use_bf16
+from train.data.dataset import ClipDataset
+from train.data.loader import Batch, Loader
+from train.data.sampler import Order, Share, held_out_batches
+from train.data.split import Data, label_moments, open_data
+from train.device import Machine, choose_device
 from train.metrics import LabelStats
-from train.models.c3d import C3D
-from train.models.heads import StatisticsNet, make_optimizer, set_rate
-from train.recipe import Recipe, task_columns
+from train.models.heads import set_rate
+from train.ranks import Ranks, distributed, is_chief
+from train.recipe import Recipe
+from train.state import recorded
+from train.step import Learner, Pending
+from train.stop import GRACE, StopRequest
+from train.tasks.pretrain import Pretraining
 
 
-class StoppedError(Exception):
-    """SIGTERM or Ctrl-C: all is saved, the same command goes on."""
+class _Launched(NamedTuple):
+    """A step that the device may still be at: its 1-based number in the epoch, and its clips."""
 
-
-class NonFiniteLossError(Exception):
-    """The loss is no longer a number; the last checkpoint is from before."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """Shards and the clips of them to train on and to hold out."""
-
-    train: ShardSet
-    train_clips: np.ndarray
-    held: ShardSet | None
-    held_clips: np.ndarray
-
-
-def open_data(labels: str, val: str, *, recipe: Recipe) -> Data:
-    """Open and check all shards; split by video where `val` is a fraction rather than a folder."""
-    train = open_shards(labels)
-    clips, held, held_clips = np.arange(train.clips), None, np.arange(0)
-    try:
-        fraction = float(val)
-    except ValueError:
-        held = open_shards(val)
-        held_clips = np.arange(held.clips)
-        if (held.profile, held.flow) != (train.profile, train.flow):
-            raise TrainError(
-                f"{labels} and {val} hold labels of different profiles or flows."
-            ) from None
-    else:
-        if not 0 <= fraction < 1:
-            raise TrainError(f"--val takes a folder or a fraction from 0 to below 1, not {val}.")
-        if fraction:
-            held = train
-            clips, held_clips = split_by_video(train.videos(), fraction, seed=recipe.seed)
-    if recipe.drop_still:
-        clips = clips[train.motion_energy()[clips] >= recipe.drop_still]
-        if held is not None:
-            held_clips = held_clips[held.motion_energy()[held_clips] >= recipe.drop_still]
-    if not len(clips) or (held is not None and not len(held_clips)):
-        raise TrainError(
-            f"--drop-still {recipe.drop_still} leaves no clips to train on or to hold out."
-        )
-    return Data(train, clips, held, held_clips)
-
-
-def label_moments(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    """(27,) mean and standard deviation of the training labels, central crop and its flip."""
-    stored = data.train.crop_labels(central_crop(data.train.crops))[data.train_clips]
-    both = np.concatenate([stored, flip_labels(stored, profile=data.train.profile)]).astype(
-        np.float64
-    )
-    # A constant label would divide by zero; it keeps its unit.
-    std = np.where(both.std(axis=0) > 0, both.std(axis=0), 1.0)
-    return torch.from_numpy(both.mean(axis=0)).float(), torch.from_numpy(std).float()
+    step: int
+    clips: list[int]
+    report: Pending
 
 
 class Run:
-    """One run on this rank: network, optimizer, data, and how far it is."""
+    """One run on this rank: what it learns, from which clips, and how far it is.
+
+    Attributes
+    ----------
+    progress : Progress
+    figures : LabelStats
+        Of the unfinished epoch.
+    """
 
     def __init__(
-        self, data: Data, *, recipe: Recipe, machine: Machine, ranks: Ranks, device: torch.device
-    ):
-        self.data, self.recipe = data, recipe
-        self.machine, self.ranks, self.device = machine, ranks, device
-        self.columns = task_columns(recipe.tasks)
-        chosen = [column for columns in self.columns.values() for column in columns]
-        self.chosen = torch.tensor(chosen, device=device)
-        self.progress = Progress()
-        self._build_network()
-        self._build_loaders()
-        self.stats = self.new_stats()
-
-    def _build_network(self) -> None:
-        torch.manual_seed(self.recipe.seed)  # the same initial weights on every rank
-        r = self.recipe
-        backbone = C3D(batch_norm=r.batch_norm, pixels=r.pixels, width=r.width)
-        outputs = {branch: len(columns) for branch, columns in self.columns.items()}
-        self.net = StatisticsNet(outputs, backbone=backbone, init=r.init, width=r.width)
-        mean, std = (moment[self.chosen.cpu()] for moment in label_moments(self.data))
-        self.training_mean = mean
-        if r.targets == "standard":
-            self.net.mean.copy_(mean)
-            self.net.std.copy_(std)
-        if self.device.type == "cuda" and self.ranks.count > 1:
-            self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # CUDA only in PyTorch
-        self.net.to(self.device)
-        # PyTorch's declarations do not know a layout as the only argument.
-        self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.forward: nn.Module = self.net
-        if self.machine.compiled:
-            self.forward = cast(nn.Module, torch.compile(self.net))
-        self.parallel = DistributedDataParallel(self.forward) if self.ranks.count > 1 else None
-        self.optimizer = make_optimizer(
-            self.net, lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay, bias_lr=r.bias_lr
+        self,
+        data: Data,
+        *,
+        recipe: Recipe,
+        machine: Machine,
+        ranks: Ranks,
+        device: torch.device,
+        out: Path,
+        content: dict[str, Any] | None = None,
+    ) -> None:
+        self.data, self.recipe, self.ranks, self.out = data, recipe, ranks, out
+        self.moments = content["moments"] if content else ranks.once(lambda: label_moments(data))
+        self.task = Pretraining(recipe, moments=self.moments, device=device)
+        self.learner = Learner(
+            self.task, recipe=recipe, machine=machine, ranks=ranks, device=device
         )
-        self.bf16 = use_bf16(self.device, self.machine.precision)
+        self.share = Share(ranks.rank, ranks.count, machine.accumulate)
+        shards = data.train.shards_of(data.train_clips)
+        clips_per_step = recipe.batch // recipe.views
+        self.order = Order(data.train_clips, clips_per_step, shards=shards, seed=recipe.seed)
+        dataset = ClipDataset(data.train, data.held, seed=recipe.seed, views=recipe.views)
+        self.loader = Loader(
+            dataset, workers=machine.workers, device=device, skip_bad=machine.skip_bad
+        )
+        self.progress, self.figures = Progress(), self.task.new_figures()
+        self._ahead: _Launched | None = None
+        if content:
+            self._go_on(content)
 
-    def _build_loaders(self) -> None:
-        rank, ranks, data = self.ranks.rank, self.ranks.count, self.data
-        workers, pin = self.machine.workers, self.device.type == "cuda"
-        self.sampler = ClipSampler(
-            data.train_clips, self.recipe.batch, seed=self.recipe.seed,
-            accumulate=self.machine.accumulate, rank=rank, ranks=ranks,
-        )  # fmt: skip
-        drawn = ClipDataset(data.train, seed=self.recipe.seed, augment=True)
-        self.loader = make_loader(drawn, self.sampler, workers=workers, pin=pin)
-        self.held_loader = None
-        if data.held is not None:
-            size = self.recipe.batch // (ranks * self.machine.accumulate)
-            batches = ordered_batches(data.held_clips, size, rank=rank, ranks=ranks)
-            fixed = ClipDataset(data.held, augment=False)
-            self.held_loader = make_loader(fixed, batches, workers=min(workers, 2), pin=pin)
+    def _go_on(self, content: dict[str, Any]) -> None:
+        self.learner.net.load_state_dict(content["model"])
+        self.learner.optimizer.load_state_dict(content["optimizer"])
+        self.progress = Progress(**content["progress"])
+        if self.ranks.chief:  # the sums are those of all ranks: one keeps them
+            self.figures.sums.copy_(content["sums"])
 
-    def new_stats(self) -> LabelStats:
-        """Return empty statistics of the chosen labels."""
-        labels = [LABELS[column] for column in self.chosen]
-        names, cardinality = zip(*labels, strict=True)
-        return LabelStats(names, cardinality, device=self.device)
-
-    def predict(
-        self, network: nn.Module, frames: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move a batch to the device; return predictions and the chosen labels, (B, C) float32."""
-        frames = frames.to(self.device, non_blocking=True)
-        labels = labels.to(self.device, non_blocking=True).float()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            predicted = network(frames)
-        return predicted, labels[:, self.chosen]
-
-    def loss(self, squares: torch.Tensor) -> torch.Tensor:
-        """Weighted sum over branches of the mean of squared errors (..., C), in target units."""
-        squares = squares / self.net.std**2
-        total, first = torch.zeros((), device=squares.device), 0
-        for branch, columns in self.columns.items():
-            weight = getattr(self.recipe, f"{branch}_weight")
-            total = total + weight * squares[..., first : first + len(columns)].mean()
-            first += len(columns)
-        return total
-
-    def train_step(self, parts: list[list[torch.Tensor]]) -> torch.Tensor:
-        """Gradients of one optimizer step; return this rank's loss."""
-        loss = torch.zeros((), device=self.device)
-        for index, (frames, labels, _) in enumerate(parts):
-            last = index == len(parts) - 1
-            # Ranks exchange gradients once a step, with its last part.
-            with nullcontext() if last or not self.parallel else self.parallel.no_sync():
-                predicted, wanted = self.predict(self.parallel or self.forward, frames, labels)
-                part_loss = self.loss((predicted - wanted) ** 2) / len(parts)
-                part_loss.backward()
-            self.stats.add(predicted, wanted)
-            loss += part_loss.detach()
-        return loss
-
-    def train_epoch(self, out: Path, stop: StopRequest, *, save_every: int) -> dict[str, float]:
+    def train_epoch(self, stop: StopRequest, *, save_every: int) -> dict[str, float]:
         """Train to the end of the current epoch from wherever it stands; return speed figures."""
-        progress, recipe, size = self.progress, self.recipe, self.machine.accumulate
+        progress, recipe, steps = self.progress, self.recipe, self.order.steps
         clock = log.Clock(
-            epoch=progress.epoch, epochs=recipe.epochs, steps=self.sampler.steps,
-            batch=recipe.batch, quiet=self.ranks.rank > 0,
+            epoch=progress.epoch, epochs=recipe.epochs, steps=steps, batch=recipe.batch,
+            quiet=not self.ranks.chief,
         )  # fmt: skip
-        set_rate(self.optimizer, recipe.rate(progress.epoch))
-        self.sampler.start(progress.epoch, progress.step)
-        self.net.train()
-        batches = clock.waiting(self.loader)
-        for _ in range(progress.step, self.sampler.steps):
-            parts = [next(batches) for _ in range(size)]
-            self.optimizer.zero_grad()
-            loss = self.train_step(parts)
-            # One wait for the device per step, so that no step is taken on a loss nobody has seen
-            # and all ranks stop at the same step.
-            status = torch.stack([loss, torch.tensor(float(stop.asked), device=self.device)])
-            total, stopping = self.ranks.sum(status).tolist()
-            self._check_finite(total, parts)
-            self.optimizer.step()
-            progress.step += 1
-            clock.tick(progress.step, total / self.ranks.count)
-            if stopping or (save_every and progress.step % save_every == 0):
-                self.save(out / "last.pt")
+        set_rate(self.learner.optimizer, recipe.rate(progress.epoch))
+        self.learner.net.train()
+        keys = self.order.steps_of(progress.epoch, start=progress.step)
+        batches = clock.waiting(self.loader.read(part for k in keys for part in self.share.of(k)))
+        for step in range(progress.step + 1, steps + 1):
+            parts = [next(batches) for _ in range(self.share.accumulate)]
+            before, self._ahead = self._ahead, self._launch(step, parts, stop)
+            # The step before is looked at while the device is at this one.
+            stopping = self._settle(before, clock) or self._asked_alone(stop)
+            progress.step = step
+            save = stopping or (save_every and step % save_every == 0)
+            if save or step == steps:
+                before, self._ahead = self._ahead, None
+                stopping |= self._settle(before, clock)
+            if save or stopping:
+                self.save("last.pt")
             if stopping:
-                raise StoppedError(
-                    f"Stopped in epoch {progress.epoch + 1} after step {progress.step}."
+                self.ranks.all_raise(
+                    StoppedError(f"Stopped in epoch {progress.epoch + 1} after step {step}.")
                 )
         return clock.speed()
 
-    def _check_finite(self, loss: float, parts: list[list[torch.Tensor]]) -> None:
-        if math.isfinite(loss):
-            return
-        where = [self.data.train.locate(int(clip)) for part in parts for clip in part[2]]
-        clips = ", ".join(f"{shard.path.name}:{row}" for shard, row in where)
-        raise NonFiniteLossError(
-            f"The loss is {loss} in epoch {self.progress.epoch + 1}, "
-            f"step {self.progress.step + 1}, on clips {clips}; "
-            "last.pt is from before. Try a lower --lr, or --batch-norm."
+    def _launch(self, step: int, parts: list[Batch], stop: StopRequest) -> _Launched:
+        report = self.learner.step(parts, figures=self.figures, stopping=stop.asked)
+        return _Launched(step, [clip for part in parts for clip in part.clips], report)
+
+    def _asked_alone(self, stop: StopRequest) -> bool:
+        # Several ranks stop together, once each has heard it from the report of a step.
+        return self.ranks.count == 1 and stop.asked
+
+    def _settle(self, launched: _Launched | None, clock: log.Clock) -> bool:
+        """Look at the report of a step, if there is one; return whether all ranks shall stop."""
+        if launched is None:
+            return False
+        report = launched.report.read()
+        if not report.finite:
+            places = map(self.data.train.locate, filter(lambda clip: clip >= 0, launched.clips))
+            clips = ", ".join(f"{shard.path.name}:{row}" for shard, row in places)
+            self._not_finite(
+                f"The loss is {report.loss} and the norm of its gradient {report.grad_norm} in "
+                f"epoch {self.progress.epoch + 1}, step {launched.step}, on clips {clips}"
+            )
+        clock.tick(launched.step, loss=report.loss, grad_norm=report.grad_norm)
+        return report.stopping
+
+    def _not_finite(self, what: str) -> None:
+        self.ranks.all_raise(
+            NonFiniteError(
+                f"{what}; the last checkpoint is from before. Try a lower --lr, --clip-grad, or "
+                "--batch-norm."
+            )
         )
 
     @torch.no_grad()
     def evaluate(self, stop: StopRequest) -> LabelStats:
-        """Statistics of the held-out clips, central crop, over all ranks."""
-        stats = self.new_stats()
-        self.net.eval()
-        for frames, labels, _ in self.held_loader or ():
+        """Figures of the held-out clips, central crop, over all ranks."""
+        figures = self.task.new_figures()
+        # Processes on CPUs have batch norm's running figures each of its own.
+        self.ranks.copy_from_chief(list(self.learner.net.buffers()))
+        self.learner.net.eval()
+        size = -(-self.recipe.batch // (self.share.ranks * self.share.accumulate))
+        batches = held_out_batches(self.data.held_clips, size, share=self.share)
+        for batch in self.loader.read(batches):
             if stop.asked:
-                raise StoppedError("Stopped while evaluating; the epoch's training is saved.")
-            stats.add(*self.predict(self.forward, frames, labels))
-        self.ranks.sum(stats.sums)
-        return stats
+                break
+            figures.add(*self.learner.predict(batch))
+        asked = self.ranks.sum(torch.full_like(figures.sums[0, 0], stop.asked))
+        self.ranks.sum(figures.sums)
+        if asked:
+            self.ranks.all_raise(
+                StoppedError("Stopped while evaluating; the epoch's training is saved.")
+            )
+        return figures
 
-    def finish_epoch(self, out: Path, stop: StopRequest, speed: dict[str, float]) -> dict[str, Any]:
-        """Evaluate, log, keep the best; leave the run at the start of the next epoch."""
-        self.save(out / "last.pt")  # so that nothing is lost if evaluation is cut short
-        held = self.evaluate(stop) if self.held_loader is not None else None
-        self.ranks.sum(self.stats.sums)
-        figures = {
-            "train": self.stats.report(self.training_mean),
-            "held_out": held.report(self.training_mean) if held else None,
-        }
-        objective = self.loss((held or self.stats).mse()).item()
-        record = {
-            "epoch": self.progress.epoch + 1,
-            "lr": self.recipe.rate(self.progress.epoch),
-            "loss": self.loss(self.stats.mse()).item(),
-            "held_out_loss": objective if held else None,
-            **speed,
-            **figures,
-        }
+    def finish_epoch(self, stop: StopRequest, speed: dict[str, float]) -> dict[str, Any]:
+        """Evaluate, keep the best; leave the run at the start of the next epoch."""
+        self.save("last.pt")  # so that nothing is lost if evaluation is cut short
+        held = self.evaluate(stop) if self.data.held is not None else None
+        self.ranks.sum(self.figures.sums)
+        record = self._record(held, speed)
+        objective = record["loss"] if held is None else record["held_out_loss"]
+        if not math.isfinite(objective):
+            self._not_finite(
+                f"The held-out loss is {objective} after epoch {record['epoch']}, though every "
+                "step's was finite"
+            )
         better = objective < self.progress.best
-        history = [*json.loads(self.progress.history), record]
         self.progress = Progress(
-            epoch=self.progress.epoch + 1,
+            epoch=record["epoch"],
             best=min(objective, self.progress.best),
-            history=json.dumps(history),
+            history=json.dumps([*json.loads(self.progress.history), record]),
         )
-        self.stats = self.new_stats()
+        self.figures = self.task.new_figures()
         for name in ("best.pt", "last.pt") if better else ("last.pt",):
-            self.save(out / name)
+            self.save(name)
         return record
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint from rank 0; every rank must call it, to add up the statistics."""
-        sums = self.ranks.sum(self.stats.sums.clone())
-        if self.ranks.rank == 0:
-            checkpoint.save(
-                path, model=self.net, optimizer=self.optimizer, sums=sums,
-                progress=self.progress, recipe=self.recipe, labels=self.label_record(),
-            )  # fmt: skip
-
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint, if there is one, exactly where it was made."""
-        if not path.exists():
-            return
-        content = checkpoint.load(path)
-        checkpoint.check_same(content, path, recipe=self.recipe, labels=self.label_record())
-        self.net.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.progress = Progress(**content["progress"])
-        if self.ranks.rank == 0:  # the sums are those of all ranks: one keeps them
-            self.stats.sums.copy_(content["sums"])
-
-    def label_record(self) -> dict[str, str]:
-        """Which labels this run learns from, as far as it matters to what is learnt."""
-        train, held = self.data.train, self.data.held
+    def _record(self, held: LabelStats | None, speed: dict[str, float]) -> dict[str, Any]:
+        train = self.task.report(self.figures)
+        held_out = self.task.report(held) if held else None
+        planned = self.order.steps * self.recipe.batch + len(self.data.held_clips)
+        counted = train["clips"] + (held_out["clips"] if held_out else 0)
         return {
-            "labels": train.config_hash,
-            "clips": f"{len(self.data.train_clips)} of {train.clips}",
-            "held-out labels": held.config_hash if held else "none",
-            "held-out clips": str(len(self.data.held_clips)),
-            "profile": train.profile,
-            "flow": train.flow,
+            "epoch": self.progress.epoch + 1,
+            "lr": self.recipe.rate(self.progress.epoch),
+            "loss": self.task.objective(self.figures),
+            "held_out_loss": self.task.objective(held) if held else None,
+            "left_out": planned - counted,
+            **speed,
+            "train": train,
+            "held_out": held_out,
         }
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint from rank 0; every rank must call it, after its last step's report."""
+        if not self.learner.is_finite():
+            self._not_finite(f"A weight is not finite after epoch {self.progress.epoch + 1}")
+        sums = self.ranks.sum(self.figures.sums.clone())
+        self.ranks.once(
+            lambda: checkpoint.save(
+                self.out / name, model=self.learner.net, optimizer=self.learner.optimizer,
+                sums=sums, moments=self.moments, progress=self.progress, recipe=self.recipe,
+                labels=self.data.record(),
+            )
+        )  # fmt: skip
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Records of the finished epochs."""
+        records: list[dict[str, Any]] = json.loads(self.progress.history)
+        return records
 
 
 def pretrain(
@@ -317,6 +236,7 @@ def pretrain(
     val: str,
     recipe: Recipe,
     machine: Machine,
+    group_by: str | None = None,
     save_every: int = 0,
     tensorboard: bool = False,
 ) -> None:
@@ -325,13 +245,15 @@ def pretrain(
     Parameters
     ----------
     labels : str
-        Shard folder, or folder/prefix.
+        Shard folder, or folder/split.
     out : path
-        Folder of the run: ``last.pt``, ``best.pt``, ``log.jsonl``, ``recipe.json``.
+        Folder of the run: ``last.pt``, ``best.pt``, ``log.jsonl``, ``recipe.json``, ``state.json``.
     val : str
         Held-out shards, or a fraction of the videos of `labels`; ``0`` for none.
     recipe, machine : frozen settings
         What is learnt, and how it is computed.
+    group_by : str, optional
+        Regular expression of what videos of one group share in their paths, see `open_data`.
     save_every : int
         Steps between checkpoints inside an epoch; 0 saves at its end only.
 
@@ -340,40 +262,44 @@ def pretrain(
     TrainError
         A mistake of the user's: shards, device, batch, tasks, another run in `out`.
     StoppedError
-        After SIGTERM or Ctrl-C; ``last.pt`` is written.
-    NonFiniteLossError
-        Before the step that would have spoilt the weights.
+        After SIGTERM or Ctrl-C, with ``last.pt`` written; or another rank is gone.
+    NonFiniteError
+        The weights were left as they were.
     """
-    device = choose_device(machine.device)
-    with distributed(device) as ranks, StopRequest() as stop:
-        data = open_data(labels, val, recipe=recipe)
-        run = Run(data, recipe=recipe, machine=machine, ranks=ranks, device=device)
-        run.resume(out / "last.pt")
-        chief = ranks.rank == 0
-        if chief:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "recipe.json").write_text(json.dumps(recipe.as_dict(), indent=1) + "\n")
-            trained, held = len(data.train_clips), len(data.held_clips)
-            _say(f"{trained} clips to train on, {held} held out, on {device}")
-        board = log.TensorBoard(out / "tensorboard") if tensorboard and chief else None
+    with ExitStack() as stack:
+        if is_chief():
+            stack.enter_context(locked(out))
+            stack.enter_context(recorded(out))
+        device = choose_device(machine.device)
+        ranks = stack.enter_context(distributed(device))
+        stop = stack.enter_context(StopRequest(grace=GRACE if ranks.count > 1 else None))
+        data = ranks.together(lambda: open_data(labels, val, recipe=recipe, group_by=group_by))
+        ranks.same(data.record())
+        content = ranks.once(lambda: _checkpoint(out, recipe=recipe, data=data))
+        run = Run(
+            data, recipe=recipe, machine=machine, ranks=ranks, device=device, out=out,
+            content=content,
+        )  # fmt: skip
+        stack.enter_context(run.loader)
+        reporter = log.Reporter(out, tensorboard=tensorboard)
+        ranks.once(lambda: reporter.begin(run.history, recipe=recipe, where=_where(data, device)))
         while run.progress.epoch < recipe.epochs:
-            speed = run.train_epoch(out, stop, save_every=save_every)
-            record = run.finish_epoch(out, stop, speed)
-            if chief:
-                log.write_log(out / "log.jsonl", json.loads(run.progress.history))
-                _say(log.summary(record))
-            if board:
-                board.add(record)
-        if chief:
-            print(log.table(json.loads(run.progress.history)[-1]))
+            speed = run.train_epoch(stop, save_every=save_every)
+            run.finish_epoch(stop, speed)
+            ranks.once(lambda: reporter.epoch(run.history))
+        if ranks.chief:
+            print(log.table(run.history[-1]))
 
 
-def _say(line: str) -> None:
-    print(f"\r{line}\x1b[K" if sys.stderr.isatty() else line, file=sys.stderr)
+def _checkpoint(out: Path, *, recipe: Recipe, data: Data) -> dict[str, Any] | None:
+    path = out / "last.pt"
+    if not path.exists():
+        return None
+    content = checkpoint.load(path)
+    checkpoint.check_same(content, path, recipe=recipe, labels=data.record())
+    return content
 
 
-def default_workers(device: str) -> int:
-    """Loader processes per rank: none where a CPU trains, else up to 8 of this rank's cores."""
-    if choose_device(device).type == "cpu":
-        return 0
-    return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+def _where(data: Data, device: torch.device) -> str:
+    trained, held = len(data.train_clips), len(data.held_clips)
+    return f"{trained} clips to train on, {held} held out, on {device}"

@@ -39,11 +39,13 @@ class LabelStats:
 
     @torch.no_grad()
     def add(self, predicted: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch: both (B, C), in label units."""
+        """Add a batch: both (B, C), in label units; labels of 0 stand for no clip."""
         p, y = predicted.double(), labels.double()
+        there = y > 0
         rounded = p.round().clamp(min=1).minimum(self.cardinality)
         seen = torch.nn.functional.one_hot(labels.long(), VALUES).sum(0).T  # (17, C)
-        rows = [torch.ones_like(y), y, y * y, (y - p) ** 2, rounded == y]
+        seen[0] = 0
+        rows = [there, y, y * y, (y - p) ** 2 * there, (rounded == y) & there]
         self.sums += torch.cat([torch.stack([row.sum(0) for row in rows]), seen])
 
     def mse(self) -> torch.Tensor:

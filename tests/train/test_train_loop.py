@@ -1,5 +1,6 @@
 """The loop: it learns what can be learnt and nothing else, and goes on exactly where it stopped."""
 
+import dataclasses
 import json
 import math
 import os
@@ -15,21 +16,28 @@ import torch
 from train_helpers import bright_frames, random_labels, toy_shards, write_shards
 
 from labelgen import LABELS
-from train import TrainError, loop
+from labelgen.errors import LabelgenError
+from labelgen.shards.folder import locked
+from train import NonFiniteError, StoppedError, TrainError, loop
 from train.checkpoint import load
-from train.device import Machine, StopRequest, choose_device
-from train.recipe import Recipe, task_columns
+from train.data.split import open_data
+from train.device import Machine, choose_device
+from train.ranks import Ranks
+from train.recipe import RECIPES, Recipe, task_columns
+from train.state import run_status
+from train.stop import StopRequest
 
-TINY = {
-    "width": 0.03, "batch": 4, "epochs": 2, "lr": 0.003, "batch_norm": True, "init": "kaiming",
-    "targets": "standard", "pixels": "centred",
-}  # fmt: skip
+TINY = {"width": 0.03, "batch": 4, "epochs": 2, "lr": 0.003}
 CPU = Machine(device="cpu", precision="fp32")
+
+
+def tiny(**recipe):
+    return dataclasses.replace(RECIPES["small"], **{**TINY, **recipe})
 
 
 def pretrain(folder, out, *, val="0", machine=CPU, save_every=0, **recipe):
     torch.set_num_threads(1)  # reproducible sums
-    settings = Recipe(**{**TINY, **recipe})
+    settings = tiny(**recipe)
     loop.pretrain(
         labels=str(folder),
         out=out,
@@ -57,30 +65,25 @@ def toy(tmp_path_factory):
     return toy_shards(tmp_path_factory.mktemp("toy") / "s", 24, shards=2)
 
 
-def run_on(folder, **recipe):
+def run_on(folder, out, **recipe):
     torch.set_num_threads(1)
-    settings = Recipe(**{**TINY, **recipe})
-    data = loop.open_data(str(folder), "0", recipe=settings)
-    return loop.Run(
-        data, recipe=settings, machine=CPU, ranks=loop.Ranks(), device=torch.device("cpu")
-    )
+    settings = tiny(**recipe)
+    data = open_data(str(folder), "0", recipe=settings)
+    device = torch.device("cpu")
+    return loop.Run(data, recipe=settings, machine=CPU, ranks=Ranks(), device=device, out=out)
 
 
-def test_one_batch_can_be_learnt_by_heart(toy):
-    run = run_on(toy)
-    (batch, *_) = run.loader
-    losses = []
-    for _ in range(90):
-        run.optimizer.zero_grad()
-        losses.append(run.train_step([batch]).item())
-        run.optimizer.step()
+def test_one_batch_can_be_learnt_by_heart(toy, tmp_path):
+    run = run_on(toy, tmp_path)
+    batch = next(run.loader.read(run.order.steps_of(0)))
+    losses = [run.learner.step([batch], figures=run.figures).read().loss for _ in range(90)]
     assert losses[0] > 1.5  # two branches of unit variance
     assert losses[-1] < 0.02
 
 
 def test_what_frames_tell_is_learnt_and_shuffled_labels_are_not(tmp_path):
     """The same frames, held-out clips and steps: only whether labels belong to them differs."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     labels = random_labels(rng, 80, 1)
     frames = bright_frames(labels, rng)
     held = {}
@@ -112,14 +115,15 @@ class StopAfter(StopRequest):
         pass
 
 
-@pytest.mark.parametrize("answers", [2, 6, 8])
+@pytest.mark.parametrize("answers", [2, 3, 9, 11])
 def test_a_stopped_run_goes_on_bit_for_bit(toy, tmp_path, monkeypatch, answers):
     whole = pretrain(toy, tmp_path / "whole", val=0.2)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "StopRequest", StopAfter)
         patch.setattr(StopAfter, "answers", answers)
-        with pytest.raises(loop.StoppedError):
+        with pytest.raises(StoppedError):
             pretrain(toy, tmp_path / "run", val=0.2)
+    assert run_status(tmp_path / "run")[1] == 75
     resumed = pretrain(toy, tmp_path / "run", val=0.2)
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
     for one, other in zip(whole, resumed, strict=True):
@@ -135,17 +139,12 @@ def environment():
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
 
-OPTIONS = (
-    "--width", 0.03, "--batch", 4, "--lr", 0.003, "--init", "kaiming", "--targets", "standard",
-    "--pixels", "centred", "--val", 0.2,
-)  # fmt: skip
+OPTIONS = ("--recipe", "small", "--width", 0.03, "--batch", 4, "--lr", 0.003, "--val", 0.2)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(toy, tmp_path):
     out = tmp_path / "run"
-    arguments = command(
-        "--labels", toy, "--out", out, "--workers", 1, "--epochs", 6, "--batch-norm", *OPTIONS
-    )
+    arguments = command("--labels", toy, "--out", out, "--workers", 1, "--epochs", 6, *OPTIONS)
     with subprocess.Popen(
         arguments, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:
@@ -161,24 +160,6 @@ def test_sigterm_saves_and_the_same_command_goes_on(toy, tmp_path):
     assert_same_weights(tmp_path / "whole", out)
 
 
-def test_two_processes_learn_what_one_does(toy, tmp_path):
-    arguments = command("--labels", toy, "--out", tmp_path / "two", "--epochs", 1, *OPTIONS)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, *arguments[1:]],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (one,) = pretrain(toy, tmp_path / "one", val=0.2, batch_norm=False, epochs=1)
-    assert_same_weights(tmp_path / "one", tmp_path / "two", rtol=1e-4, atol=1e-6)
-    two = json.loads((tmp_path / "two" / "log.jsonl").read_text())
-    assert two["train"]["clips"] == one["train"]["clips"]
-    assert two["held_out_loss"] == pytest.approx(one["held_out_loss"], rel=1e-4)
-
-
 def test_accumulated_parts_equal_the_whole_batch(toy, tmp_path):
     settings = {"batch_norm": False, "epochs": 1}
     pretrain(toy, tmp_path / "whole", **settings)
@@ -186,21 +167,101 @@ def test_accumulated_parts_equal_the_whole_batch(toy, tmp_path):
     assert_same_weights(tmp_path / "whole", tmp_path / "parts", rtol=1e-4, atol=1e-6)
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step(toy, tmp_path, monkeypatch):
-    real, calls = loop.Run.loss, []
+def spoil_call(monkeypatch, number, spoil):
+    """Let one call of the task's loss return something else."""
+    real, calls = loop.Pretraining.loss, []
 
-    def loss(self, squares):
+    def loss(self, predicted, targets):
         calls.append(1)
-        return real(self, squares) * (math.nan if len(calls) == 4 else 1.0)
+        value = real(self, predicted, targets)
+        return spoil(value, predicted) if len(calls) == number else value
 
-    monkeypatch.setattr(loop.Run, "loss", loss)
-    with pytest.raises(
-        loop.NonFiniteLossError, match=r"epoch 1, step 4, on clips toy-0000\d-of-00002.h5:\d"
-    ):
-        pretrain(toy, tmp_path / "run", save_every=1)
+    monkeypatch.setattr(loop.Pretraining, "loss", loss)
+
+
+class InfiniteGradient(torch.autograd.Function):
+    """A finite number whose gradient is not."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.inf
+
+
+SPOILT = {
+    "loss": (lambda value, _: value * math.nan, r"The loss is nan .*epoch 1, step 4"),
+    "gradient": (
+        lambda value, _: InfiniteGradient.apply(value),
+        r"norm of its gradient (nan|inf) in epoch 1, step 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+@pytest.mark.parametrize("save_every", [1, 3])
+def test_what_is_not_finite_changes_no_weight_and_no_checkpoint(
+    toy, tmp_path, monkeypatch, what, save_every
+):
+    spoil, sentence = SPOILT[what]
+    pretrain(toy, tmp_path / "other", epochs=1)  # a run of the same steps, unspoilt
+    spoil_call(monkeypatch, 4, spoil)
+    pattern = sentence + r", on clips toy-0000\d-of-00002.h5:\d"
+    with pytest.raises(NonFiniteError, match=pattern):
+        pretrain(toy, tmp_path / "run", save_every=save_every)
     kept = load(tmp_path / "run" / "last.pt")
     assert kept["progress"]["step"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in kept["model"].values())
+    assert run_status(tmp_path / "run")[1] == 3
+
+
+def test_a_step_that_is_not_finite_is_not_taken(toy, tmp_path, monkeypatch):
+    run = run_on(toy, tmp_path)
+    first, second, *_ = run.loader.read(run.order.steps_of(0))
+    run.learner.step([first], figures=run.figures)
+    before = [p.detach().clone() for p in run.learner.net.parameters()]
+    spoil_call(monkeypatch, 1, SPOILT["gradient"][0])
+    assert not run.learner.step([second], figures=run.figures).read().finite
+    for old, new in zip(before, run.learner.net.parameters(), strict=True):
+        assert torch.equal(old, new)
+    assert run.learner.is_finite()
+
+
+def test_weights_that_are_not_finite_are_not_saved(toy, tmp_path, monkeypatch):
+    run = run_on(toy, tmp_path)
+    with torch.no_grad():
+        run.learner.net.backbone.layers[0].weight[0] = math.inf
+    with pytest.raises(NonFiniteError, match="A weight is not finite"):
+        run.save("last.pt")
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_held_out_loss_that_is_not_finite_is_no_best(toy, tmp_path, monkeypatch):
+    real = loop.Pretraining.objective
+    calls = []
+
+    def objective(self, figures):
+        calls.append(1)
+        return math.nan if len(calls) == 4 else real(self, figures)
+
+    monkeypatch.setattr(loop.Pretraining, "objective", objective)
+    with pytest.raises(NonFiniteError, match="held-out loss is nan after epoch 2"):
+        pretrain(toy, tmp_path / "run", val=0.2)
+    for name in ("best.pt", "last.pt"):
+        assert math.isfinite(load(tmp_path / "run" / name)["progress"]["best"])
+
+
+def test_gradients_are_clipped_to_the_norm_that_is_asked_for(toy, tmp_path):
+    run = run_on(toy, tmp_path, clip_grad=0.5)
+    batch = next(run.loader.read(run.order.steps_of(0)))
+    report = run.learner.step([batch], figures=run.figures).read()
+    gradients = [p.grad.flatten() for p in run.learner.net.parameters()]
+    assert report.grad_norm > 1  # as it was
+    assert torch.cat(gradients).norm().item() == pytest.approx(0.5, rel=1e-4)
+    (record,) = pretrain(toy, tmp_path / "run", epochs=1)
+    assert 0 < record["grad_norm"] <= record["grad_norm_max"]
 
 
 @pytest.mark.parametrize(
@@ -225,34 +286,6 @@ def test_tasks_shrink_outputs_and_report(toy, tmp_path):
     assert [name.rsplit("/", 1)[0] for name in history[0]["train"]["labels"]] == ["motion/grid"] * 4
 
 
-def test_loss_is_the_weighted_sum_of_branch_errors(toy):
-    run = run_on(toy, motion_weight=2.0, appearance_weight=0.1, targets="raw")
-    squares = torch.cat([torch.full((5, 14), 3.0), torch.full((5, 13), 7.0)], dim=1)
-    assert run.loss(squares).item() == pytest.approx(2 * 3 + 0.1 * 7)
-
-
-def test_still_clips_are_left_out(tmp_path):
-    energy = np.array([0.0, 0.01, 0.2, 3.0], np.float32)
-    folder = toy_shards(tmp_path / "s", 4, energy=energy)
-    assert loop.open_data(str(folder), "0", recipe=Recipe()).train_clips.tolist() == [0, 1, 2, 3]
-    kept = loop.open_data(str(folder), "0", recipe=Recipe(drop_still=0.05)).train_clips
-    assert kept.tolist() == [2, 3]
-    with pytest.raises(TrainError, match="leaves no clips"):
-        loop.open_data(str(folder), "0", recipe=Recipe(drop_still=9.0))
-
-
-def test_standard_targets_have_the_moments_of_the_training_clips(tmp_path):
-    folder = toy_shards(tmp_path / "s", 40)
-    data = loop.open_data(str(folder), "0.5", recipe=Recipe())
-    mean, std = loop.label_moments(data)
-    labels = np.concatenate([data.train.crop_labels(0)[data.train_clips]])
-    color = [label.name for label in LABELS].index("appearance/global/color")  # a flip keeps it
-    assert mean[color] == pytest.approx(labels[:, color].mean())
-    assert std[color] == pytest.approx(labels[:, color].std())
-    grid = 0  # columns of the grid reverse in a flip, so that their mean is in the middle of a row
-    assert (mean[grid] - 1) % 4 == pytest.approx(((labels[:, grid] - 1) // 4 * 4 + 1.5).mean() % 4)
-
-
 def test_rates_fall_as_in_the_paper():
     assert [Recipe().rate(e) for e in (0, 4, 5, 19)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-6])
 
@@ -261,9 +294,38 @@ def test_another_recipe_or_other_labels_are_not_resumed(toy, tmp_path):
     pretrain(toy, tmp_path / "run", epochs=1)
     with pytest.raises(TrainError, match=r"trained differently \(lr 0.003 there, 0.5 here\)"):
         pretrain(toy, tmp_path / "run", epochs=1, lr=0.5)
-    other = toy_shards(tmp_path / "other", 24, config="others")
-    with pytest.raises(TrainError, match=r"labels '.*' there"):
-        pretrain(other, tmp_path / "run", epochs=1)
+    for options, differing in (({"config": "others"}, "labels"), ({"seed": 1}, "shards")):
+        other = toy_shards(tmp_path / differing, 24, shards=2, **options)
+        with pytest.raises(TrainError, match=rf"{differing} '.*' there"):
+            pretrain(other, tmp_path / "run", epochs=1)
+
+
+def test_a_finished_run_can_be_extended_but_not_shortened(toy, tmp_path):
+    pretrain(toy, tmp_path / "run", val=0.2, epochs=1)
+    pretrain(toy, tmp_path / "run", val=0.2, epochs=2)
+    whole = pretrain(toy, tmp_path / "whole", val=0.2, epochs=2)
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+    assert len(whole) == 2
+    with pytest.raises(TrainError, match="learnt for 2 epochs already; --epochs 1 cannot undo it"):
+        pretrain(toy, tmp_path / "run", val=0.2, epochs=1)
+
+
+def test_a_log_that_was_lost_is_written_again(toy, tmp_path):
+    pretrain(toy, tmp_path / "run", epochs=1)
+    before = (tmp_path / "run" / "log.jsonl").read_bytes()
+    (tmp_path / "run" / "log.jsonl").unlink()
+    pretrain(toy, tmp_path / "run", epochs=1)
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+def test_two_runs_do_not_share_a_folder(toy, tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(LabelgenError, match="another run is writing to"):
+        pretrain(toy, tmp_path / "run")
+
+
+def test_views_of_a_clip_are_samples_of_one_step(toy, tmp_path):
+    (record,) = pretrain(toy, tmp_path / "run", views=2, epochs=1)
+    assert record["train"]["clips"] == 2 * 24
 
 
 def test_a_finished_run_is_left_as_it_is(toy, tmp_path):
@@ -271,18 +333,6 @@ def test_a_finished_run_is_left_as_it_is(toy, tmp_path):
     before = (tmp_path / "run" / "last.pt").read_bytes()
     pretrain(toy, tmp_path / "run", epochs=1)
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
-
-
-def test_labels_of_another_flow_are_no_yardstick(toy, tmp_path, monkeypatch):
-    import dataclasses
-
-    real = loop.open_shards
-    monkeypatch.setattr(
-        loop, "open_shards",
-        lambda place: dataclasses.replace(real(toy), flow="dis") if place == "val" else real(place),
-    )  # fmt: skip
-    with pytest.raises(TrainError, match="different profiles or flows"):
-        loop.open_data(str(toy), "val", recipe=Recipe())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -323,7 +373,7 @@ def test_cuda_goes_on_where_it_stopped(toy, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop, "StopRequest", StopAfter)
         patch.setattr(StopAfter, "answers", 3)
-        with pytest.raises(loop.StoppedError):
+        with pytest.raises(StoppedError):
             pretrain(toy, tmp_path / "run", machine=machine)
     pretrain(toy, tmp_path / "run", machine=machine)
     # Max-pooling's backward pass on CUDA may add in any order.
@@ -340,5 +390,5 @@ def test_a_gpu_beyond_the_last_is_said():
 def test_no_file_is_half_written(toy, tmp_path):
     pretrain(toy, tmp_path / "run", epochs=1)
     assert {path.name for path in Path(tmp_path / "run").iterdir()} == {
-        "last.pt", "best.pt", "log.jsonl", "recipe.json",
+        ".lock", "last.pt", "best.pt", "log.jsonl", "recipe.json", "state.json",
     }  # fmt: skip

@@ -59,6 +59,13 @@ def test_the_best_constant_explains_nothing_and_perfection_everything(drawn):
         assert figures["accuracy"] == 1
 
 
+def test_no_clip_counts_nowhere(drawn):
+    predicted, labels = drawn
+    padded = np.concatenate([labels, np.zeros((7, 3), int)])
+    more = np.concatenate([predicted, np.full((7, 3), 5, np.float32)])
+    assert stats_of(more, padded).report(MEAN) == stats_of(predicted, labels).report(MEAN)
+
+
 def test_a_label_without_variance_has_none_to_explain(drawn):
     predicted, labels = drawn
     labels[:, 1] = 7

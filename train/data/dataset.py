@@ -1,73 +1,130 @@
-"""Clips as samples: frames and labels of the view that was drawn for them (paper, Sec. 3.4)."""
+"""Clips as samples: frames and labels of the views that were drawn for them (paper, Sec. 3.4)."""
 
 from __future__ import annotations
 
 import math
-import signal
-from typing import Any
+import resource
+from typing import Any, NamedTuple
 
 import cv2
 import h5py
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from labelgen import flip_labels
-from labelgen.geometry import CROP_SIZE
+from labelgen import LABELS, flip_labels
+from labelgen.geometry import CLIP_LENGTH, CROP_SIZE
 from labelgen.labels.crops import central_crop
 from labelgen.shards.reader import open_shard
-from train import TrainError
-from train.data.sampler import Key, view_of
+from train.data.sampler import HELD_OUT, NO_CLIP, WINDOW, Key, views_of
 from train.data.shards import Shard, ShardSet
 
-OPEN_FILES = 64  # handles kept per process: far below the usual limit of 1024 per process
+
+class Item(NamedTuple):
+    """What the loader makes batches of.
+
+    Attributes
+    ----------
+    frames : (K, 16, 112, 112, 3) uint8
+        RGB.
+    labels : (K, 27) uint8
+        1-based; 0 where there is no clip: such a sample counts in no loss and no figure.
+    clip : int
+    wrong : str
+        Why the clip cannot be had, one sentence; empty if it can.
+    """
+
+    frames: torch.Tensor
+    labels: torch.Tensor
+    clip: int
+    wrong: str
 
 
 class ClipDataset(Dataset):
-    """Map-style view of a shard set, keyed by (epoch, clip).
+    """Samples of the clips of two shard sets, by key: (epoch, clip), or (HELD_OUT, clip).
 
-    An item is (frames, labels, clip): (16, 112, 112, 3) uint8 RGB, (27,) uint8 1-based, int. With
-    `augment`, crop and flip are drawn; without, every epoch shows the central crop as it is.
+    For training, crop and mirror image of each of K views are drawn; of a held-out clip, there is
+    one, the central crop as it is.
+
+    Parameters
+    ----------
+    train, held : ShardSet
+        Where clips of an epoch, and held-out ones, are found.
+    seed : int
+        Of the views.
+    views : int
+        Samples per training clip.
+
+    Raises
+    ------
+    OSError
+        From an item: its shard cannot be opened.
     """
 
-    def __init__(self, shards: ShardSet, *, seed: int = 0, augment: bool) -> None:
-        self.shards = shards
-        self.seed = seed
-        self.augment = augment
-        self._central = central_crop(shards.crops)
+    def __init__(
+        self,
+        train: ShardSet,
+        held: ShardSet | None = None,
+        *,
+        seed: int = 0,
+        views: int = 1,
+    ) -> None:
+        self._train, self._held = train, held
+        self._seed, self._views = seed, views
         self._open: dict[Shard, tuple[h5py.Dataset, h5py.Dataset]] = {}
-
-    def __len__(self) -> int:
-        return self.shards.clips
+        self._most_open = _files_to_keep()
 
     def __getstate__(self) -> dict[str, Any]:
         # HDF5 handles must not cross processes: each worker opens its own.
         return {**self.__dict__, "_open": {}}
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def __getitem__(self, key: Key) -> Item:
         epoch, clip = key
-        crop, flip = self._central, False
-        if self.augment:
-            crop, flip = view_of(self.seed, epoch, clip, len(self.shards.crops))
-        shard, row = self.shards.locate(clip)
-        all_labels, all_frames = self._datasets(shard)
-        labels = all_labels[row, crop]
-        if flip:
-            labels = flip_labels(labels, profile=self.shards.profile)
-        top, left = self.shards.crops[crop].tolist()
-        cut = _cut_jpeg if self.shards.jpeg else _cut_raw
-        try:
-            frames = cut(_read_frames(all_frames, row), top=top, left=left, flip=flip)
-        except (cv2.error, ValueError) as error:
-            raise TrainError(
-                f"{shard.path.name}, clip {row}: frames do not decode ({error})."
-            ) from None
-        return torch.from_numpy(frames), torch.from_numpy(labels), clip
+        held = self._held if epoch == HELD_OUT else None
+        if held is not None:
+            shards, views = held, [(central_crop(held.crops), False)]
+        else:
+            shards = self._train
+            drawn = {"crops": len(shards.crops), "count": self._views}
+            views = views_of(self._seed, epoch, max(clip, 0), **drawn)
+        frames = np.zeros((len(views), CLIP_LENGTH, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        labels = np.zeros((len(views), len(LABELS)), np.uint8)
+        wrong = ""
+        if clip != NO_CLIP:
+            shard, row = shards.locate(clip)
+            all_labels, all_frames = self._datasets(shard)
+            try:
+                stored = all_labels[row]
+                clip_frames = _decode(all_frames, row) if shards.jpeg else _pixels(all_frames, row)
+            except (cv2.error, OSError, ValueError) as error:
+                wrong = f"{shard.path}, clip {row}: it cannot be read ({_short(error)})"
+            else:
+                self._show(views, shards, clip_frames, stored, frames=frames, labels=labels)
+        return Item(torch.from_numpy(frames), torch.from_numpy(labels), clip, wrong)
+
+    def _show(
+        self,
+        views: list[tuple[int, bool]],
+        shards: ShardSet,
+        clip_frames: np.ndarray | list[np.ndarray],
+        stored: np.ndarray,
+        *,
+        frames: np.ndarray,
+        labels: np.ndarray,
+    ) -> None:
+        for view, (crop, flip) in enumerate(views):
+            top, left = shards.crops[crop].tolist()
+            _cut(clip_frames, frames[view], top=top, left=left, flip=flip)
+            labels[view] = stored[crop]
+            if flip:
+                labels[view] = flip_labels(stored[crop], profile=shards.profile)
 
     def _datasets(self, shard: Shard) -> tuple[h5py.Dataset, h5py.Dataset]:
-        # Looking a name up in HDF5 takes longer than reading a clip's labels.
-        if shard not in self._open:
-            if len(self._open) >= OPEN_FILES:
+        # Opening a file and looking names up in it takes longer than reading a clip's labels.
+        if shard in self._open:
+            self._open[shard] = self._open.pop(shard)  # now the most recently used
+        else:
+            if len(self._open) >= self._most_open:
                 oldest = next(iter(self._open))
                 self._open.pop(oldest)[0].file.close()
             file = open_shard(shard.path)
@@ -75,63 +132,49 @@ class ClipDataset(Dataset):
         return self._open[shard]
 
 
-def _read_frames(frames: h5py.Dataset, row: int) -> np.ndarray:
-    """Read one clip's frames: (16,) JPEGs, or (16, 128, 171, 3) pixels.
+def _files_to_keep() -> int:
+    """Return how many shards a process may keep open: all it reads from, if the system lets it."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The other half is for what loaders, GPUs and libraries open.
+    return WINDOW if limit == resource.RLIM_INFINITY else max(1, min(WINDOW, limit // 2))
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _pixels(frames: h5py.Dataset, row: int) -> np.ndarray:
+    """Read one clip's raw frames, (16, 128, 171, 3) uint8 RGB.
 
     Uncompressed pixels are taken as they lie in the file: h5py would check fletcher32 first, four
     fifths of the time. Checking content is the work of ``labelgen verify``.
     """
     clip = frames.shape[1:]
     as_stored = frames.compression is None and not frames.shuffle and frames.chunks == (1, *clip)
-    if frames.ndim == 2 or not as_stored:
+    if not as_stored:
         return frames[row]
     _, chunk = frames.id.read_direct_chunk((row, *(0 for _ in clip)))
     return np.frombuffer(chunk, np.uint8, count=math.prod(clip)).reshape(clip)
 
 
-def _cut_jpeg(encoded: np.ndarray, *, top: int, left: int, flip: bool) -> np.ndarray:
-    """Decode 16 JPEGs and cut them: (16, 112, 112, 3) uint8 RGB."""
-    frames = np.empty((len(encoded), CROP_SIZE, CROP_SIZE, 3), np.uint8)
-    for data, frame in zip(encoded, frames, strict=True):
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+def _decode(frames: h5py.Dataset, row: int) -> list[np.ndarray]:
+    """Read and decode one clip's JPEGs: 16 of (128, 171, 3) uint8 RGB."""
+    images = []
+    for data in frames[row]:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise ValueError("not a JPEG")
+        images.append(image)
+    return images
+
+
+def _cut(
+    clip: np.ndarray | list[np.ndarray], out: np.ndarray, *, top: int, left: int, flip: bool
+) -> None:
+    """Cut 16 frames to (16, 112, 112, 3), mirrored or not."""
+    for image, frame in zip(clip, out, strict=True):
         crop = image[top : top + CROP_SIZE, left : left + CROP_SIZE]
-        cv2.cvtColor(cv2.flip(crop, 1) if flip else crop, cv2.COLOR_BGR2RGB, dst=frame)
-    return frames
-
-
-def _cut_raw(pixels: np.ndarray, *, top: int, left: int, flip: bool) -> np.ndarray:
-    """Cut (16, 128, 171, 3) uint8 to (16, 112, 112, 3)."""
-    crops = pixels[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
-    if not flip:
-        return np.ascontiguousarray(crops)
-    frames = np.empty_like(crops, order="C")
-    for crop, frame in zip(crops, frames, strict=True):
-        cv2.flip(crop, 1, dst=frame)  # NumPy's own mirror image is many times slower
-    return frames
-
-
-def make_loader(dataset: ClipDataset, batches: Any, *, workers: int, pin: bool) -> DataLoader:
-    """Loader over batches of keys; `workers` 0 reads in this process.
-
-    Workers are spawned, not forked: OpenCV, HDF5 and torch have threads by then.
-    """
-    cv2.setNumThreads(1)
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        pin_memory=pin,
-        persistent_workers=workers > 0,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_start_worker,
-        prefetch_factor=4 if workers else None,
-    )
-
-
-def _start_worker(_: int) -> None:
-    # Stop signals reach the whole process group; the parent decides and then ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(1)
+        if flip:
+            cv2.flip(crop, 1, dst=frame)  # NumPy's own mirror image is many times slower
+        else:
+            frame[:] = crop

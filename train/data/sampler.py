@@ -1,114 +1,103 @@
-"""Which clips, in which order and from which view: functions of the seed (paper, Sec. 3.4).
+"""Which clips, in which order and from which views: functions of the seed (paper, Sec. 3.4).
 
 No choice depends on the process that makes it: the order of an epoch is a function of (seed,
-epoch), the view of a clip one of (seed, epoch, clip). Workers, ranks and restarts change nothing.
+epoch), the views of a clip are one of (seed, epoch, clip). Workers, ranks and restarts change
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from train import TrainError
 
 # The first entropy word keeps the streams apart: NumPy pads short entropies with zeros, so that
 # (seed, epoch) and (seed, epoch, 0) would be the same stream.
-_ORDER, _VIEW, _SPLIT = 1, 2, 3
+_ORDER, _VIEW = 1, 2
 
 Key = tuple[int, int]  # (epoch, clip)
+HELD_OUT = -1
+"""In place of an epoch: a held-out clip, in its one fixed view."""
+WINDOW = 256
+"""Shards read from at a time. HDF5 takes .7 MB of memory for each open file, in every process."""
+NO_CLIP = -1
+"""In place of a clip: nothing, for a rank that has no share in a small batch."""
 
 
-def view_of(seed: int, epoch: int, clip: int, crops: int) -> tuple[int, bool]:
-    """Draw the crop (0 <= index < crops) and the mirror image (p = .5) of one sample."""
+def views_of(
+    seed: int, epoch: int, clip: int, *, crops: int, count: int = 1
+) -> list[tuple[int, bool]]:
+    """Draw crops (0 <= index < crops) and mirror images (p = .5) for the samples of one clip."""
     rng = np.random.default_rng((_VIEW, seed, epoch, clip))
-    return int(rng.integers(crops)), bool(rng.integers(2))
+    return [(int(rng.integers(crops)), bool(rng.integers(2))) for _ in range(count)]
 
 
-def split_by_video(
-    videos: np.ndarray, fraction: float, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clips to train on and clips to hold out, never two of one video on both sides.
+@dataclass(frozen=True)
+class Share:
+    """Which part of each batch is this rank's, and in how many parts it is computed.
 
-    Parameters
-    ----------
-    videos : (N,) int64
-        The video of each clip.
-    fraction : float
-        Share of the videos to hold out, at least one.
+    Example: a step of 7 clips a..g, 2 ranks, accumulate 2
 
-    Returns
-    -------
-    train, held_out : int64 arrays
-        Clip numbers, rising.
+        part 0: rank 0 gets a c, rank 1 gets b d      part 1: rank 0 gets e g, rank 1 gets f
     """
-    names = np.unique(videos)
-    if len(names) < 2:
-        raise TrainError("A held-out split needs two videos and there is one; use --val 0.")
-    count = min(max(1, round(fraction * len(names))), len(names) - 1)
-    chosen = np.random.default_rng((_SPLIT, seed)).permutation(names)[:count]
-    held = np.isin(videos, chosen)
-    return np.flatnonzero(~held), np.flatnonzero(held)
+
+    rank: int = 0
+    ranks: int = 1
+    accumulate: int = 1
+
+    def of(self, keys: list[Key]) -> list[list[Key]]:
+        """Return this rank's keys of one step, a list per part, none of them empty."""
+        parts = np.array_split(np.arange(len(keys)), self.accumulate)
+        nothing = [(keys[0][0], NO_CLIP)]
+        return [[keys[i] for i in part[self.rank :: self.ranks]] or nothing for part in parts]
 
 
-class ClipSampler(Sampler[list[Key]]):
-    """Batches of (epoch, clip) for one rank, from any step of any epoch.
+class Order:
+    """The batches of every epoch, the same on all ranks.
 
-    Example: batch 8, 2 ranks, accumulate 2; a step takes clips a..h of the epoch's order
-
-        part 0: rank 0 gets a c, rank 1 gets b d      part 1: rank 0 gets e g, rank 1 gets f h
-
-    The last clips that do not fill a batch wait for another epoch's order.
+    Shards are shuffled and taken by windows of 256; the clips of a window are shuffled together.
+    So no more shards than that are read from at a time, and up to that many it is one shuffle of
+    all clips. The last clips that do not fill a batch wait for another epoch's order.
 
     Parameters
     ----------
     clips : (N,) int64
         Clip numbers to draw from.
     batch : int
-        Clips per optimizer step over all ranks and parts; a multiple of ranks x accumulate.
+        Clips per optimizer step, over all ranks and parts.
+    shards : (N,) int64
+        The shard of each clip.
+
+    Attributes
+    ----------
+    steps : int
+        Batches in an epoch.
     """
 
-    def __init__(
-        self,
-        clips: np.ndarray,
-        batch: int,
-        *,
-        seed: int,
-        accumulate: int = 1,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
+    def __init__(self, clips: np.ndarray, batch: int, *, shards: np.ndarray, seed: int) -> None:
         if batch > len(clips):
             raise TrainError(
                 f"A batch of {batch} is larger than the training set of {len(clips)} clips."
             )
-        if batch % (ranks * accumulate):
-            raise TrainError(
-                f"A batch of {batch} cannot be shared by {ranks} ranks x {accumulate} parts; "
-                f"choose a multiple of {ranks * accumulate}."
-            )
-        self.clips, self.batch, self.seed = clips, batch, seed
-        self.accumulate, self.rank, self.ranks = accumulate, rank, ranks
+        self.clips, self.shards, self.batch, self.seed = clips, shards, batch, seed
         self.steps = len(clips) // batch
-        self.epoch = self.step = 0
 
-    def start(self, epoch: int, step: int) -> None:
-        """Let the next iteration begin at this step of this epoch."""
-        self.epoch, self.step = epoch, step
-
-    def __len__(self) -> int:
-        return (self.steps - self.step) * self.accumulate
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng((_ORDER, self.seed, self.epoch)).permutation(self.clips)
-        for step in range(self.step, self.steps):
-            total = order[step * self.batch : (step + 1) * self.batch]
-            for part in np.split(total, self.accumulate):
-                yield [(self.epoch, int(clip)) for clip in part[self.rank :: self.ranks]]
+    def steps_of(self, epoch: int, *, start: int = 0) -> Iterator[list[Key]]:
+        """Keys of each step of an epoch, from step `start` on."""
+        rng = np.random.default_rng((_ORDER, self.seed, epoch))
+        order = rng.permutation(len(self.clips))
+        windows = rng.permutation(self.shards.max() + 1) // WINDOW
+        order = order[np.argsort(windows[self.shards[order]], kind="stable")]
+        clips = self.clips[order]
+        for step in range(start, self.steps):
+            drawn = clips[step * self.batch : (step + 1) * self.batch]
+            yield [(epoch, int(clip)) for clip in drawn]
 
 
-def ordered_batches(clips: np.ndarray, batch: int, *, rank: int, ranks: int) -> list[list[Key]]:
-    """Every clip once, in order, shared by the ranks: for evaluation."""
-    keys = [(0, int(clip)) for clip in clips[rank::ranks]]
+def held_out_batches(clips: np.ndarray, batch: int, *, share: Share) -> list[list[Key]]:
+    """Every held-out clip once, in order, shared by the ranks."""
+    keys = [(HELD_OUT, int(clip)) for clip in clips[share.rank :: share.ranks]]
     return [keys[i : i + batch] for i in range(0, len(keys), batch)]

@@ -7,6 +7,7 @@ size, counts and settings; checksums of the whole content are the work of ``labe
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,7 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class ShardSet:
-    """All shards of one extraction (or of one split of it), as one sequence of clips.
+    """All shards of one split of an extraction, as one sequence of clips.
 
     Attributes
     ----------
@@ -49,6 +50,8 @@ class ShardSet:
         Of the extraction's settings, the same in all shards.
     jpeg : bool
         Frames are one JPEG each rather than raw pixels.
+    content : str
+        SHA-256 of what the seals say the shards hold: other clips, labels or frames, another one.
     """
 
     shards: tuple[Shard, ...]
@@ -57,6 +60,7 @@ class ShardSet:
     flow: str
     config_hash: str
     jpeg: bool
+    content: str
 
     @property
     def clips(self) -> int:
@@ -72,22 +76,49 @@ class ShardSet:
     def _firsts(self) -> list[int]:
         return [shard.first for shard in self.shards]
 
+    def shards_of(self, clips: np.ndarray) -> np.ndarray:
+        """(len(clips),) int64: the number of the shard that each clip is in."""
+        return np.searchsorted(self._firsts, clips, side="right") - 1
+
     def motion_energy(self) -> np.ndarray:
         """(clips,) float32: mean motion boundary of each clip, 0 where nothing moves."""
         return np.concatenate([_read(shard, "motion_energy") for shard in self.shards])
 
-    def videos(self) -> np.ndarray:
-        """(clips,) int64: a number for the video of each clip, distinct over all shards."""
-        numbers, count = [], 0
+    def videos(self) -> tuple[list[str], np.ndarray]:
+        """Paths of the videos, and (clips,) int64: the number among them of each clip's video."""
+        known: dict[str, int] = {}
+        numbers = []
         for shard in self.shards:
-            rows = _read(shard, "clips/video").astype(np.int64)
-            numbers.append(rows + count)
-            count += int(rows.max()) + 1
-        return np.concatenate(numbers)
+            with open_shard(shard.path) as file:
+                paths = file["videos/path"].asstr()[:]
+                rows = file["clips/video"][:]
+            places = np.array([known.setdefault(path, len(known)) for path in paths], np.int64)
+            numbers.append(places[rows])
+        return list(known), np.concatenate(numbers)
 
-    def crop_labels(self, crop: int) -> np.ndarray:
-        """(clips, 27) uint8: the labels of one stored crop of every clip."""
-        return np.concatenate([_read(shard, "labels", np.s_[:, crop]) for shard in self.shards])
+    def known_by(self) -> dict[str, tuple[int, float]]:
+        """By path, frames and first clip's motion energy of each video: equal for the same one."""
+        known = {}
+        for shard in self.shards:
+            with open_shard(shard.path) as file:
+                paths, frames = file["videos/path"].asstr()[:], file["videos/frames"][:]
+                rows, firsts = np.unique(file["clips/video"][:], return_index=True)
+                energy = file["motion_energy"][:][firsts]
+            for row, first in zip(rows.tolist(), energy.tolist(), strict=True):
+                known[str(paths[row])] = int(frames[row]), float(first)
+        return known
+
+    def crop_labels(self, crop: int, clips: np.ndarray) -> np.ndarray:
+        """(len(clips), 27) uint8: the labels of one stored crop of some clips, which rise."""
+        ends = np.searchsorted(clips, [shard.first + shard.clips for shard in self.shards])
+        parts = np.split(clips, ends[:-1])
+        return np.concatenate(
+            [
+                _read(shard, "labels", np.s_[part - shard.first, crop])
+                for shard, part in zip(self.shards, parts, strict=True)
+                if len(part)
+            ]
+        )
 
 
 def open_shards(location: str | Path) -> ShardSet:
@@ -96,27 +127,29 @@ def open_shards(location: str | Path) -> ShardSet:
     Parameters
     ----------
     location : path
-        ``shards`` for all that is there, or for the only shard folder directly below it;
-        ``shards/ucf101-train1`` for one name prefix.
+        ``shards`` for the only split that is there, or in the only shard folder directly below;
+        ``shards/ucf101-train1`` for one of several splits.
 
     Raises
     ------
     LabelgenError
         No shard folder there, or its run record is damaged.
     TrainError
-        Unsealed or missing shards, mixed settings, no labels or no frames.
+        Several splits and none named, unsealed or missing shards, mixed settings, no labels or no
+        frames.
     """
     folder, name = _find(Path(location))
     run = read_run(folder)
     files = _files_of(folder, run, name)
-    shards, first = [], 0
-    for file, clips in zip(files, _sealed_clips(files, run["config_hash"]), strict=True):
-        if clips:
-            shards.append(Shard(file, first, clips))
-            first += clips
+    shards, first, content = [], 0, hashlib.sha256()
+    for file, seal in zip(files, _seals(files, run["config_hash"]), strict=True):
+        content.update(f"{file.name} {seal['sha256']} {seal['clips']}\n".encode())
+        if seal["clips"]:
+            shards.append(Shard(file, first, int(seal["clips"])))
+            first += int(seal["clips"])
     if not shards:
         raise TrainError(f"The shards in {location} hold no clips.")
-    return _describe(tuple(shards), run["config_hash"])
+    return _describe(tuple(shards), run["config_hash"], content.hexdigest())
 
 
 def _find(location: Path) -> tuple[Path, str | None]:
@@ -130,6 +163,11 @@ def _files_of(folder: Path, run: dict[str, Any], split: str | None) -> list[Path
     planned = planned_files(folder, run)
     if split is not None and split not in planned:
         raise TrainError(f"No split {split!r} in {folder}; it holds {', '.join(planned)}.")
+    if split is None and len(planned) > 1:
+        raise TrainError(
+            f"{folder} holds several splits; name one of "
+            f"{', '.join(str(folder / name) for name in planned)}."
+        )
     strays = set(shard_files(folder)).difference(*planned.values())
     if strays:
         raise TrainError(
@@ -138,8 +176,8 @@ def _files_of(folder: Path, run: dict[str, Any], split: str | None) -> list[Path
     return [file for name in planned if split in (None, name) for file in planned[name]]
 
 
-def _sealed_clips(files: list[Path], config_hash: str) -> list[int]:
-    """Clips of each shard according to its seal, which must fit the file and the run."""
+def _seals(files: list[Path], config_hash: str) -> list[dict[str, Any]]:
+    """Return each shard's seal, which must fit the file and the run."""
     seals = {file.name: read_seal(file) for file in files}
     unfit = [name for name, seal in seals.items() if seal is None]
     if unfit:
@@ -154,10 +192,10 @@ def _sealed_clips(files: list[Path], config_hash: str) -> list[int]:
                 f"{name} was made with other settings ({seal['config_hash']}) than {RUN_FILE} "
                 f"records ({config_hash}); keep one extraction per folder."
             )
-    return [int(seal["clips"]) for seal in fitting.values()]
+    return list(fitting.values())
 
 
-def _describe(shards: tuple[Shard, ...], config_hash: str) -> ShardSet:
+def _describe(shards: tuple[Shard, ...], config_hash: str, content: str) -> ShardSet:
     """Open every shard once: the same crops and settings, and all that training needs."""
     kinds = []
     for shard in shards:
@@ -171,7 +209,7 @@ def _describe(shards: tuple[Shard, ...], config_hash: str) -> ShardSet:
             raise TrainError(
                 f"{shard.path.name} holds other crops or frames than {shards[0].path.name}."
             )
-    return ShardSet(shards, crops, profile, flow, config_hash, jpeg)
+    return ShardSet(shards, crops, profile, flow, config_hash, jpeg, content)
 
 
 def _check_content(file: h5py.File, shard: Shard, config_hash: str) -> None:

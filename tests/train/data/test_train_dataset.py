@@ -6,13 +6,13 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from train_helpers import SMALL_CROPS, random_labels, toy_shards, write_shards
+from train_helpers import SMALL_CROPS, random_labels, spoilt, toy_shards, write_shards
 
 from labelgen import LABELS
 from labelgen.labels.crops import central_crop
-from train import TrainError
-from train.data.dataset import ClipDataset, make_loader
-from train.data.sampler import ClipSampler, ordered_batches, split_by_video, view_of
+from train.data import dataset as module
+from train.data.dataset import ClipDataset
+from train.data.sampler import HELD_OUT, NO_CLIP, views_of
 from train.data.shards import open_shards
 
 
@@ -53,31 +53,35 @@ def stored(request, tmp_path_factory):
     return open_shards(folder), frames, labels
 
 
-def test_samples_equal_the_slow_way(stored):
+@pytest.mark.parametrize("views", [1, 3])
+def test_samples_equal_the_slow_way(stored, views):
     shards, frames, labels = stored
-    dataset = ClipDataset(shards, seed=5, augment=True)
+    dataset = ClipDataset(shards, seed=5, views=views)
     seen = set()
     for epoch in range(20):
         for clip in range(3):
-            crop, flip = view_of(5, epoch, clip, len(SMALL_CROPS))
-            seen.add((crop, flip))
-            got_frames, got_labels, got_clip = dataset[epoch, clip]
-            top, left = SMALL_CROPS[crop]
-            wanted = frames[clip, :, top : top + 112, left : left + 112]
-            np.testing.assert_array_equal(got_frames, wanted[:, :, ::-1] if flip else wanted)
-            values = labels[clip, crop]
-            assert got_labels.tolist() == (
-                mirrored_by_the_book(values) if flip else values.tolist()
-            )
-            assert got_clip == clip
+            item = dataset[epoch, clip]
+            drawn = views_of(5, epoch, clip, crops=len(SMALL_CROPS), count=views)
+            seen.update(drawn)
+            assert (item.clip, item.wrong, len(item.frames)) == (clip, "", views)
+            for got_frames, got_labels, (crop, flip) in zip(
+                item.frames, item.labels, drawn, strict=True
+            ):
+                top, left = SMALL_CROPS[crop]
+                wanted = frames[clip, :, top : top + 112, left : left + 112]
+                np.testing.assert_array_equal(got_frames, wanted[:, :, ::-1] if flip else wanted)
+                values = labels[clip, crop]
+                assert got_labels.tolist() == (
+                    mirrored_by_the_book(values) if flip else values.tolist()
+                )
     assert len(seen) == 2 * len(SMALL_CROPS)
 
 
 def test_held_out_view_is_the_central_crop_as_it_is(stored):
     shards, frames, labels = stored
-    got_frames, got_labels, _ = ClipDataset(shards, augment=False)[9, 1]
-    np.testing.assert_array_equal(got_frames, frames[1, :, 8:120, 29:141])
-    np.testing.assert_array_equal(got_labels, labels[1, 0])
+    item = ClipDataset(shards, shards, views=3)[HELD_OUT, 1]
+    np.testing.assert_array_equal(item.frames, frames[1:2, :, 8:120, 29:141])
+    np.testing.assert_array_equal(item.labels, labels[1:2, 0])
 
 
 def test_central_crop_of_all_is_central():
@@ -86,111 +90,55 @@ def test_central_crop_of_all_is_central():
 
 
 def test_views_are_even_and_differ_between_seeds_epochs_and_clips():
-    views = [view_of(0, epoch, clip, 10) for epoch in range(40) for clip in range(100)]
+    views = [drawn(0, epoch, clip) for epoch in range(40) for clip in range(100)]
     crops, flips = np.array(views).T
     assert np.bincount(crops).min() > 330  # 400 expected, sd 19
     assert abs(flips.mean() - 0.5) < 0.03
     assert views[:100] != views[100:200]
-    assert views[:100] != [view_of(1, 0, clip, 10) for clip in range(100)]
+    assert views[:100] != [drawn(1, 0, clip) for clip in range(100)]
+
+
+def drawn(seed, epoch, clip, count=1):
+    views = views_of(seed, epoch, clip, crops=10, count=count)
+    return views[0] if count == 1 else views
+
+
+def test_the_first_of_several_views_is_the_only_one_of_one():
+    for clip in range(20):
+        assert drawn(0, 1, clip, count=4)[0] == drawn(0, 1, clip)
 
 
 def test_a_dataset_that_has_read_can_be_sent_to_a_worker(stored):
-    dataset = ClipDataset(stored[0], augment=False)
-    before = dataset[0, 0][0]
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[0, 0][0], before)
+    dataset = ClipDataset(stored[0])
+    before = dataset[0, 0].frames
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[0, 0].frames, before)
 
 
-def test_few_files_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("train.data.dataset.OPEN_FILES", 2)
-    dataset = ClipDataset(open_shards(toy_shards(tmp_path / "s", 4, shards=4)), augment=False)
-    for clip in (0, 1, 2, 3, 0):
+def test_few_files_stay_open_those_used_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "WINDOW", 2)
+    dataset = ClipDataset(open_shards(toy_shards(tmp_path / "s", 4, shards=4)))
+    for clip in (0, 1, 2, 3, 2, 0):
         dataset[0, clip]
-    assert len(dataset._open) == 2
+    assert [shard.path.name[4:9] for shard in dataset._open] == ["00002", "00000"]
 
 
-def test_workers_change_nothing(tmp_path):
-    shards = open_shards(toy_shards(tmp_path / "s", 9, shards=2, jpeg=True))
-    batches = {}
-    for workers in (0, 2):
-        sampler = ClipSampler(np.arange(9), 3, seed=1)
-        dataset = ClipDataset(shards, seed=1, augment=True)
-        loader = make_loader(dataset, sampler, workers=workers, pin=False)
-        batches[workers] = []
-        for epoch in (0, 1):
-            sampler.start(epoch, 0)
-            batches[workers] += list(loader)
-    for alone, worked in zip(batches[0], batches[2], strict=True):
-        for a, b in zip(alone, worked, strict=True):
-            np.testing.assert_array_equal(a, b)
+@pytest.mark.parametrize(("limit", "kept"), [(1024, 256), (100, 50), (1, 1), (-1, 256)])
+def test_files_kept_open_suit_the_system(monkeypatch, limit, kept):
+    monkeypatch.setattr(module.resource, "getrlimit", lambda _: (limit, limit))
+    assert module._files_to_keep() == kept
 
 
-def sampled(clips=20, batch=8, **options):
-    sampler = ClipSampler(np.arange(clips), batch, seed=4, **options)
-    sampler.start(3, 0)
-    return list(sampler)
+def test_no_clip_is_a_sample_without_labels(stored):
+    item = ClipDataset(stored[0], views=2)[0, NO_CLIP]
+    assert item.frames.shape == (2, 16, 112, 112, 3)
+    assert not item.frames.any()
+    assert not item.labels.any()
+    assert item.wrong == ""
 
 
-@pytest.mark.parametrize(("ranks", "accumulate"), [(1, 1), (2, 1), (4, 2), (1, 8)])
-def test_ranks_and_parts_share_each_batch(ranks, accumulate):
-    whole = sampled()
-    shared = [sampled(ranks=ranks, rank=rank, accumulate=accumulate) for rank in range(ranks)]
-    for step, batch in enumerate(whole):
-        parts = slice(step * accumulate, (step + 1) * accumulate)
-        pieces = [key for rank in shared for part in rank[parts] for key in part]
-        assert sorted(pieces) == sorted(batch)
-        assert {len(part) for rank in shared for part in rank} == {8 // ranks // accumulate}
-
-
-def test_an_epoch_can_begin_at_any_step_and_epochs_differ():
-    sampler = ClipSampler(np.arange(20), 4, seed=4)
-    whole = list(sampler)
-    sampler.start(0, 3)
-    assert list(sampler) == whole[3:]
-    assert len(sampler) == 2
-    sampler.start(1, 0)
-    assert [[clip for _, clip in batch] for batch in sampler] != [[c for _, c in b] for b in whole]
-
-
-def test_no_clip_comes_twice_in_an_epoch():
-    clips = [clip for batch in sampled(23, 5) for _, clip in batch]
-    assert len(clips) == 20 == len(set(clips))
-
-
-def test_evaluation_sees_every_clip_once():
-    shared = [ordered_batches(np.arange(11), 3, rank=rank, ranks=2) for rank in range(2)]
-    assert sorted(clip for rank in shared for batch in rank for _, clip in batch) == list(range(11))
-
-
-def test_batches_that_do_not_fit_are_refused():
-    with pytest.raises(TrainError, match="batch of 30 is larger than the training set of 20 clips"):
-        sampled(20, 30)
-    with pytest.raises(TrainError, match="batch of 8 cannot be shared by 3 ranks"):
-        sampled(20, 8, ranks=3)
-
-
-def test_a_video_is_never_on_both_sides():
-    videos = np.repeat(np.arange(30), 3)
-    train, held = split_by_video(videos, 0.2, seed=0)
-    assert set(videos[train]).isdisjoint(videos[held])
-    assert len(set(videos[held])) == 6
-    assert sorted([*train, *held]) == list(range(90))
-    with pytest.raises(TrainError, match="two videos"):
-        split_by_video(np.zeros(5, int), 0.2, seed=0)
-
-
-def test_a_damaged_frame_is_named(tmp_path):
-    folder = toy_shards(tmp_path / "s", 2, jpeg=True)
-    path = folder / "toy-00000-of-00001.h5"
-    with h5py.File(path, "a") as file:
-        file["frames"][1, 4] = np.frombuffer(b"no picture", np.uint8)
-    shards = open_shards_ignoring_size(folder, path)
-    with pytest.raises(TrainError, match=r"toy-00000-of-00001.h5, clip 1: frames do not decode"):
-        ClipDataset(shards, augment=False)[0, 1]
-
-
-def open_shards_ignoring_size(folder, path):
-    import json
-
-    seal = path.with_suffix(".json")
-    seal.write_text(json.dumps({**json.loads(seal.read_text()), "bytes": path.stat().st_size}))
-    return open_shards(folder)
+def test_a_damaged_frame_is_named_and_gives_no_sample(tmp_path):
+    dataset = ClipDataset(open_shards(spoilt(toy_shards(tmp_path / "s", 2, jpeg=True), 1)))
+    item = dataset[0, 1]
+    assert item.wrong.endswith("toy-00000-of-00001.h5, clip 1: it cannot be read (not a JPEG)")
+    assert not item.labels.any()
+    assert dataset[0, 0].wrong == ""

@@ -2,9 +2,10 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
-from train_helpers import SMALL_CROPS, toy_shards
+from train_helpers import SMALL_CROPS, toy_shards, write_seal
 
 from labelgen.errors import LabelgenError
 from train.data.shards import open_shards
@@ -23,7 +24,10 @@ def test_shards_become_one_sequence(tmp_path):
 
 def test_videos_of_different_shards_are_different(tmp_path):
     shards = open_shards(toy_shards(tmp_path / "s", 8, shards=2, clips_per_video=2))
-    assert shards.videos().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    paths, numbers = shards.videos()
+    assert [paths[number] for number in numbers] == [
+        f"{video:04d}.avi" for video in (0, 0, 1, 1, 2, 2, 3, 3)
+    ]
 
 
 def test_a_prefix_selects_one_split(tmp_path):
@@ -31,7 +35,23 @@ def test_a_prefix_selects_one_split(tmp_path):
     toy_shards(tmp_path / "s", 3, prefix="set-test")
     assert open_shards(tmp_path / "s" / "set-train").clips == 4
     assert open_shards(tmp_path / "s" / "set-test").clips == 3
-    assert open_shards(tmp_path / "s").clips == 7
+
+
+def test_of_several_splits_one_must_be_named(tmp_path):
+    toy_shards(tmp_path / "s", 4, prefix="set-train")
+    toy_shards(tmp_path / "s", 3, prefix="set-test")
+    with pytest.raises(
+        LabelgenError, match="holds several splits; name one of .*/s/set-test, .*/s/set-train"
+    ):
+        open_shards(tmp_path / "s")
+
+
+def test_content_tells_shards_apart(tmp_path):
+    one, same, other = (
+        open_shards(toy_shards(tmp_path / name, 4, seed=seed)).content
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert one == same != other
 
 
 def test_shards_without_clips_are_passed_over(tmp_path):
@@ -94,10 +114,15 @@ def test_what_training_needs_must_be_there(tmp_path, absent, flag):
 
 
 def test_different_crops_do_not_mix(tmp_path):
-    toy_shards(tmp_path / "s", 2, prefix="a")
-    toy_shards(tmp_path / "s", 2, prefix="b", crops=SMALL_CROPS[:2])
+    folder = toy_shards(tmp_path / "s", 4, shards=2)
+    path = folder / "toy-00001-of-00002.h5"
+    with h5py.File(path, "a") as file:
+        digest = file.attrs["config_hash"]
+        del file["crops"]
+        file["crops"] = SMALL_CROPS[::-1]
+    write_seal(path, clips=2, config_hash=digest)
     with pytest.raises(LabelgenError, match="other crops"):
-        open_shards(tmp_path / "s")
+        open_shards(folder)
 
 
 def test_the_only_folder_below_is_found(tmp_path):

@@ -95,6 +95,20 @@ def test_output_is_in_label_units():
     torch.testing.assert_close(net(clips()), plain * 2 + 4)
 
 
+def test_heads_compute_in_float32_under_bf16():
+    """The release's hidden units begin near 1, with a small signal on it that bf16 rounds away."""
+    torch.manual_seed(0)
+    net = StatisticsNet({"motion": 14}, backbone=C3D(width=0.25), width=0.25)
+    seen = []
+    net.branches["motion"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        out = net(clips(8))
+    wanted = net.branches["motion"].double()(seen[0].double())
+    signal = (wanted - wanted.mean(0)).std()
+    assert out.dtype == torch.float32
+    assert (out - wanted).std() < 0.01 * signal
+
+
 def test_kaiming_keeps_the_size_of_the_signal():
     torch.manual_seed(0)
     net = StatisticsNet({"motion": 3}, backbone=C3D(width=0.25, pixels="centred"), init="kaiming")

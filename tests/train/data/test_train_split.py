@@ -1,0 +1,160 @@
+"""What is held out: never a video, or a group of videos, on both sides."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from train_helpers import SMALL_CROPS, random_labels, toy_shards, write_shards
+
+from labelgen import LABELS
+from train import TrainError
+from train.data import split
+from train.data.shards import open_shards
+from train.data.split import hold_out, label_moments, open_data
+from train.recipe import Recipe
+
+
+def paths_of(shards, clips):
+    paths, numbers = shards.videos()
+    return {paths[number] for number in numbers[clips]}
+
+
+def test_a_video_is_never_on_both_sides():
+    paths = [f"{number}.avi" for number in range(30)]
+    videos = np.repeat(np.arange(30), 3)
+    train, held = hold_out(paths, videos, 0.2)
+    assert set(videos[train]).isdisjoint(videos[held])
+    assert len(set(videos[held])) == 6
+    assert sorted([*train, *held]) == list(range(90))
+
+
+def test_a_video_in_two_shards_is_one_video(tmp_path):
+    """What two splits in one folder hold, and a shard that ends in the middle of a video."""
+    folder = toy_shards(tmp_path / "s", 24, shards=4, clips_per_video=4)
+    data = open_data(str(folder), "0.4", recipe=Recipe())
+    trained, held = paths_of(data.train, data.train_clips), paths_of(data.held, data.held_clips)
+    assert not trained & held
+    assert len(trained | held) == 6
+
+
+def test_the_choice_is_that_of_the_paths_alone():
+    paths = [f"{number}.avi" for number in range(20)]
+    _, held = hold_out(paths, np.arange(20), 0.2)
+    names = {paths[i] for i in held}
+    _, backwards = hold_out(paths[::-1], np.arange(20), 0.2)
+    assert {paths[::-1][i] for i in backwards} == names
+    more = [*paths, "new.avi"]
+    _, grown = hold_out(more, np.arange(21), 0.2)
+    assert len(names - {more[i] for i in grown}) <= 1
+
+
+def test_seeds_do_not_change_what_is_held_out(tmp_path):
+    folder = toy_shards(tmp_path / "s", 20)
+    one, other = (open_data(str(folder), "0.2", recipe=Recipe(seed=seed)) for seed in (0, 1))
+    assert one.record() == other.record()
+
+
+def test_recordings_of_ucf101_stay_whole():
+    paths = [
+        f"{folder}/v_{name}_g{group:02d}_c{part:02d}.avi"
+        for folder, name in (("HandstandPushups", "HandStandPushups"), ("Archery", "Archery"))
+        for group in range(1, 9)
+        for part in range(1, 5)
+    ]
+    train, held = hold_out(paths, np.arange(len(paths)), 0.1)
+    groups = [path.split("_c")[0] for path in paths]
+    assert {groups[i] for i in train}.isdisjoint({groups[i] for i in held})
+    assert len(held) == 8  # a tenth of 64, rounded up to whole groups
+
+
+@pytest.mark.parametrize("pattern", [r"^[a-z]+/(\d+)", r"/\d+"])
+def test_groups_can_be_told(pattern):
+    paths = [f"{'ab'[part]}/{scene}-{part}.mp4" for scene in range(10) for part in range(2)]
+    train, held = hold_out(paths, np.arange(20), 0.3, group_by=pattern)
+    scenes = [path[2] for path in paths]
+    assert {scenes[i] for i in train}.isdisjoint({scenes[i] for i in held})
+    assert len(held) == 6
+
+
+@pytest.mark.parametrize(
+    ("paths", "group_by", "sentence"),
+    [
+        (["a.avi"], None, "needs two videos, and here is one video; use --val 0"),
+        (["v_A_g01_c01.avi", "v_A_g01_c02.avi"], None, "here is one group of videos"),
+        (["a1.avi", "b.avi"], r"\d", "fits nothing in the video's path b.avi"),
+        (["a", "b"], "(", "is no regular expression"),
+    ],
+)
+def test_what_cannot_be_split_is_said(paths, group_by, sentence):
+    with pytest.raises(TrainError, match=sentence):
+        hold_out(paths, np.arange(len(paths)), 0.2, group_by=group_by)
+
+
+def test_held_out_shards_must_not_be_trained_on(tmp_path):
+    folder = toy_shards(tmp_path / "s", 6)
+    toy_shards(tmp_path / "t", 3, prefix="part")
+    for val in (folder, folder / "toy"):
+        with pytest.raises(TrainError, match=r"share 6 videos \(first: 0000.avi\)"):
+            open_data(str(folder), str(val), recipe=Recipe())
+
+
+def test_videos_that_share_only_their_names_are_others(tmp_path):
+    one = toy_shards(tmp_path / "s", 4)
+    other = toy_shards(tmp_path / "t", 4, energy=np.full(4, 2.0, np.float32))
+    assert len(open_data(str(one), str(other), recipe=Recipe()).held_clips) == 4
+
+
+def test_labels_of_another_flow_are_no_yardstick(tmp_path, monkeypatch):
+    toy = toy_shards(tmp_path / "s", 4)
+    monkeypatch.setattr(
+        split,
+        "open_shards",
+        lambda place: dataclasses.replace(
+            open_shards(toy), flow="dis" if place == "val" else "tvl1"
+        ),
+    )
+    with pytest.raises(TrainError, match="different profiles or flows"):
+        open_data(str(toy), "val", recipe=Recipe())
+
+
+def test_still_clips_are_left_out(tmp_path):
+    energy = np.array([0.0, 0.01, 0.2, 3.0], np.float32)
+    folder = str(toy_shards(tmp_path / "s", 4, energy=energy))
+    assert open_data(folder, "0", recipe=Recipe()).train_clips.tolist() == [0, 1, 2, 3]
+    kept = open_data(folder, "0", recipe=Recipe(drop_still=0.05)).train_clips
+    assert kept.tolist() == [2, 3]
+    with pytest.raises(TrainError, match="leaves no clips"):
+        open_data(folder, "0", recipe=Recipe(drop_still=9.0))
+
+
+def test_moments_are_those_of_the_training_clips(tmp_path):
+    data = open_data(str(toy_shards(tmp_path / "s", 40, shards=3)), "0.5", recipe=Recipe())
+    mean, std = label_moments(data).numpy()
+    labels = data.train.crop_labels(0, np.arange(40))[data.train_clips]
+    color = [label.name for label in LABELS].index("appearance/global/color")  # a flip keeps it
+    assert mean[color] == pytest.approx(labels[:, color].mean())
+    assert std[color] == pytest.approx(labels[:, color].std())
+    grid = 0  # columns of the grid reverse in a flip, so that their mean is in the middle of a row
+    assert (mean[grid] - 1) % 4 == pytest.approx(((labels[:, grid] - 1) // 4 * 4 + 1.5).mean() % 4)
+
+
+def test_labels_of_chosen_clips_are_read_from_their_shards(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = random_labels(rng, 11, len(SMALL_CROPS))
+    frames = np.zeros((11, 1, 1, 1, 3), np.uint8)
+    shards = open_shards(write_shards(tmp_path / "s", frames, labels, shards=4))
+    chosen = np.array([1, 2, 7, 10])
+    np.testing.assert_array_equal(shards.crop_labels(2, chosen), labels[chosen, 2])
+
+
+def test_of_many_clips_some_tell_the_moments(tmp_path, monkeypatch):
+    data = open_data(str(toy_shards(tmp_path / "s", 40)), "0", recipe=Recipe())
+    monkeypatch.setattr(split, "_SAMPLED", 15)
+    read = []
+    real = split.ShardSet.crop_labels
+    monkeypatch.setattr(
+        split.ShardSet, "crop_labels",
+        lambda self, crop, clips: read.append(clips) or real(self, crop, clips),
+    )  # fmt: skip
+    label_moments(data)
+    assert read[0].tolist() == list(range(0, 40, 3))

@@ -1,0 +1,198 @@
+"""What is trained on and what is held out: whole videos, whole groups of them, never one twice."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from labelgen import flip_labels
+from labelgen.labels.crops import central_crop
+from train import TrainError
+from train.data.shards import ShardSet, open_shards
+from train.recipe import Recipe
+
+UCF101_GROUP = r"(v_[^/]+_g\d+)_c\d+\.[^/.]+$"
+"""UCF101 cuts v_Class_gNN_c01, c02, ... from one recording: gNN of the class."""
+_SAMPLED = 50_000
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Shards and the clips of them to train on and to hold out.
+
+    Attributes
+    ----------
+    train, held : ShardSet
+        `held` is None where nothing is held out.
+    train_clips, held_clips : (N,) int64
+        Numbers of clips in their sets, rising.
+    """
+
+    train: ShardSet
+    train_clips: np.ndarray
+    held: ShardSet | None
+    held_clips: np.ndarray
+
+    def record(self) -> dict[str, str]:
+        """Return what decides what can be learnt from it, to compare runs and ranks by."""
+        return {
+            "labels": self.train.config_hash,
+            "shards": self.train.content,
+            "clips": _digest(self.train_clips),
+            "held-out shards": self.held.content if self.held else "none",
+            "held-out clips": _digest(self.held_clips),
+            "profile": self.train.profile,
+            "flow": self.train.flow,
+        }
+
+
+def _digest(clips: np.ndarray) -> str:
+    return f"{len(clips)} clips, {hashlib.sha256(clips.astype('<i8').tobytes()).hexdigest()[:16]}"
+
+
+def open_data(labels: str, val: str, *, recipe: Recipe, group_by: str | None = None) -> Data:
+    """Open and check all shards; hold out videos where `val` is a fraction rather than a folder.
+
+    Parameters
+    ----------
+    labels, val : str
+        Shards, as for `open_shards`; or `val` is the share of the videos of `labels` to hold out.
+    recipe : Recipe
+        Of it, `drop_still`.
+    group_by : str, optional
+        Regular expression that finds a video's group in its path; groups stay whole. Without one,
+        videos named as UCF101's go by their recording, and others are groups of their own.
+
+    Raises
+    ------
+    LabelgenError
+        See `open_shards`.
+    TrainError
+        Held-out and training videos overlap or differ in profile or flow, a fraction or expression
+        that makes no sense, or no clip left.
+    """
+    train = open_shards(labels)
+    clips, held, held_clips = np.arange(train.clips), None, np.arange(0)
+    fraction = _fraction(val)
+    if fraction is None:
+        held = open_shards(val)
+        held_clips = np.arange(held.clips)
+        _check_comparable(train, held, f"{labels} and {val}")
+    elif fraction:
+        held = train
+        paths, numbers = train.videos()
+        clips, held_clips = hold_out(paths, numbers, fraction, group_by=group_by)
+    if recipe.drop_still:
+        clips = clips[train.motion_energy()[clips] >= recipe.drop_still]
+        if held is not None:
+            held_clips = held_clips[held.motion_energy()[held_clips] >= recipe.drop_still]
+    if not len(clips) or (held is not None and not len(held_clips)):
+        raise TrainError(
+            f"--drop-still {recipe.drop_still} leaves no clips to train on or to hold out."
+        )
+    return Data(train, clips, held, held_clips)
+
+
+def _fraction(val: str) -> float | None:
+    try:
+        fraction = float(val)
+    except ValueError:
+        return None
+    if not 0 <= fraction < 1:
+        raise TrainError(f"--val takes a folder or a fraction from 0 to below 1, not {val}.")
+    return fraction
+
+
+def _check_comparable(train: ShardSet, held: ShardSet, both: str) -> None:
+    if (held.profile, held.flow) != (train.profile, train.flow):
+        raise TrainError(f"{both} hold labels of different profiles or flows.")
+    # Numbered files have the same names in many folders, so that a name alone says little.
+    shared = {path for path, _ in train.known_by().items() & held.known_by().items()}
+    if shared:
+        raise TrainError(
+            f"{both} share {len(shared)} videos (first: {min(shared)}); what is held out must not "
+            "be trained on. Name another --val, or a fraction such as --val 0.05."
+        )
+
+
+def hold_out(
+    paths: list[str], videos: np.ndarray, fraction: float, *, group_by: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose clips to train on and to hold out; no group of videos is on both sides.
+
+    The choice is a function of the paths alone, so that it is the same for every seed.
+
+    Parameters
+    ----------
+    paths : list of str
+        Of the videos.
+    videos : (N,) int64
+        The number of each clip's video among `paths`.
+    fraction : float
+        Share of the videos to hold out: groups until it is reached, at least one and not all.
+    group_by : str, optional
+        As in `open_data`.
+
+    Returns
+    -------
+    train, held_out : int64 arrays
+        Clip numbers, rising.
+
+    Raises
+    ------
+    TrainError
+        There is only one group, or an expression that is none or does not fit a path.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, path in enumerate(paths):
+        groups.setdefault(_group(path, group_by), []).append(number)
+    if len(groups) < 2:
+        whole = "video" if len(paths) == 1 else "group of videos"
+        raise TrainError(
+            f"A held-out split needs two videos, and here is one {whole}; use --val 0."
+        )
+    # Any order that has nothing to do with names' own would do.
+    drawn = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen: list[int] = []
+    for name in drawn[:-1]:
+        if chosen and len(chosen) >= round(fraction * len(paths)):
+            break
+        chosen += groups[name]
+    held = np.isin(videos, chosen)
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _group(path: str, group_by: str | None) -> str:
+    if group_by is None:
+        found = re.search(UCF101_GROUP, path, re.IGNORECASE)
+        # Lists and folders of UCF101 disagree about capitals.
+        return found[1].lower() if found else path
+    try:
+        found = re.search(group_by, path)
+    except re.error as error:
+        raise TrainError(f"--group-by {group_by!r} is no regular expression: {error}.") from None
+    if found is None:
+        raise TrainError(f"--group-by {group_by!r} fits nothing in the video's path {path}.")
+    return "\0".join(part or "" for part in found.groups()) if found.groups() else found[0]
+
+
+def label_moments(data: Data) -> torch.Tensor:
+    """Mean and standard deviation of the training labels, central crop and its mirror image.
+
+    Of more than 50,000 clips, as many are taken at even distances: the mean is then known to half
+    a hundredth of the deviation, and four million clips need not be read for it.
+
+    Returns
+    -------
+    (2, 27) float32 tensor
+    """
+    clips = data.train_clips[:: -(-len(data.train_clips) // _SAMPLED)]
+    stored = data.train.crop_labels(central_crop(data.train.crops), clips)
+    both = np.concatenate([stored, flip_labels(stored, profile=data.train.profile)]).astype(float)
+    # A constant label would divide by zero; it keeps its unit.
+    std = np.where(both.std(axis=0) > 0, both.std(axis=0), 1.0)
+    return torch.from_numpy(np.stack([both.mean(axis=0), std]).astype(np.float32))

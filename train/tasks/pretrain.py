@@ -1,0 +1,80 @@
+"""Regression of the 27 labels (paper, Sec. 3.4): network, targets, loss and figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from labelgen import LABELS
+from train.metrics import LabelStats
+from train.models.c3d import C3D
+from train.models.heads import StatisticsNet
+from train.recipe import Recipe, task_columns
+
+
+class Pretraining:
+    """What is learnt from clips and labels; the same on every rank.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    moments : (2, 27) float32
+        Mean and standard deviation of the training labels.
+    device : torch.device
+
+    Attributes
+    ----------
+    net : StatisticsNet
+        On the device, with the initial weights that the recipe's seed gives.
+    """
+
+    def __init__(self, recipe: Recipe, *, moments: torch.Tensor, device: torch.device) -> None:
+        self._recipe, self._device = recipe, device
+        self._columns = task_columns(recipe.tasks)
+        chosen = [column for columns in self._columns.values() for column in columns]
+        self._chosen = torch.tensor(chosen, device=device)
+        self._training_mean, std = moments[:, chosen]
+        self.net = self._network().to(device)
+        if recipe.targets == "standard":
+            self.net.mean.copy_(self._training_mean)
+            self.net.std.copy_(std)
+
+    def _network(self) -> StatisticsNet:
+        r = self._recipe
+        torch.manual_seed(r.seed)
+        backbone = C3D(batch_norm=r.batch_norm, pixels=r.pixels, width=r.width)
+        outputs = {branch: len(columns) for branch, columns in self._columns.items()}
+        return StatisticsNet(outputs, backbone=backbone, init=r.init, width=r.width)
+
+    def targets(self, labels: torch.Tensor) -> torch.Tensor:
+        """(B, 27) uint8 -> (B, C) float32: the labels that are learnt; 0 where there is no clip."""
+        return labels[:, self._chosen].float()
+
+    def loss(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Sum over clips of the loss, from two (B, C) in label units; no clip, no loss."""
+        there = targets > 0
+        return self._weighted(((predicted - targets) ** 2 * there).sum(0))
+
+    def _weighted(self, squares: torch.Tensor) -> torch.Tensor:
+        """Weighted sum over branches of the mean of squared errors (C,), in target units."""
+        squares = squares / self.net.std**2
+        total, first = torch.zeros((), device=squares.device), 0
+        for branch, columns in self._columns.items():
+            weight = getattr(self._recipe, f"{branch}_weight")
+            total = total + weight * squares[first : first + len(columns)].mean()
+            first += len(columns)
+        return total
+
+    def new_figures(self) -> LabelStats:
+        """Return empty figures, which predictions and targets are added to."""
+        names, cardinality = zip(*(LABELS[column] for column in self._chosen), strict=True)
+        return LabelStats(names, cardinality, device=self._device)
+
+    def objective(self, figures: LabelStats) -> float:
+        """Return the mean loss of the clips that figures have seen."""
+        return float(self._weighted(figures.mse()))
+
+    def report(self, figures: LabelStats) -> dict[str, Any]:
+        """Return figures per branch and label, as `LabelStats.report`."""
+        return figures.report(self._training_mean)
