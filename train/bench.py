@@ -118,10 +118,7 @@ def loader_of(shards: ShardSet, *, recipe: Recipe, workers: int, device: torch.d
 
 def batches(loader: Loader, shards: ShardSet, *, recipe: Recipe) -> Iterator[Batch]:
     """Training batches without end, epoch after epoch."""
-    clips = np.arange(shards.clips)
-    order = Order(
-        clips, recipe.batch // recipe.views, shards=shards.shards_of(clips), seed=recipe.seed
-    )
+    order = Order(np.arange(shards.clips), recipe.batch // recipe.views, seed=recipe.seed)
     yield from loader.read(
         itertools.chain.from_iterable(order.steps_of(epoch) for epoch in itertools.count())
     )

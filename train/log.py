@@ -50,9 +50,10 @@ class Clock:
         self.said = now
         steps_left = self.steps - step + (self.epochs - self.epoch - 1) * self.steps
         seconds = now - self.start
+        rate = self.done * self.batch / seconds
         line = (
             f"epoch {self.epoch + 1}/{self.epochs}, step {step}/{self.steps}, loss {loss:.3f}, "
-            f"{self.done * self.batch / seconds:.3g} clips/s, waiting {self.waited / seconds:.0%}, "
+            f"{rate:.3g} samples/s, waiting {self.waited / seconds:.0%}, "
             f"{duration(steps_left * seconds / self.done)} left"
         )
         print(
@@ -64,7 +65,7 @@ class Clock:
         seconds = max(time.monotonic() - self.start, 1e-9)
         return {
             "seconds": round(seconds, 2),
-            "clips_per_second": round(self.done * self.batch / seconds, 4),
+            "samples_per_second": round(self.done * self.batch / seconds, 4),
             "data_wait": round(self.waited / seconds, 4),
             "grad_norm": sum(self.norms) / max(len(self.norms), 1),
             "grad_norm_max": max(self.norms, default=0.0),
@@ -81,7 +82,7 @@ def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
 
 def summary(record: dict[str, Any]) -> str:
     """One line for people about a finished epoch."""
-    parts = [f"epoch {record['epoch']}: {record['clips_per_second']:.3g} clips/s"]
+    parts = [f"epoch {record['epoch']}: {record['samples_per_second']:.3g} samples/s"]
     for name in ("train", "held_out"):
         if record[name] is not None:
             figures = ", ".join(
@@ -167,7 +168,7 @@ class TensorBoard:
                             self.writer.add_scalar(
                                 f"{name}/{label}/{figure}", value, record["epoch"]
                             )
-        for figure in ("lr", "clips_per_second", "data_wait"):
+        for figure in ("lr", "samples_per_second", "data_wait"):
             self.writer.add_scalar(f"run/{figure}", record[figure], record["epoch"])
         self.writer.flush()
 

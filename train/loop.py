@@ -70,9 +70,8 @@ class Run:
             self.task, recipe=recipe, machine=machine, ranks=ranks, device=device
         )
         self.share = Share(ranks.rank, ranks.count, machine.accumulate)
-        shards = data.train.shards_of(data.train_clips)
         clips_per_step = recipe.batch // recipe.views
-        self.order = Order(data.train_clips, clips_per_step, shards=shards, seed=recipe.seed)
+        self.order = Order(data.train_clips, clips_per_step, seed=recipe.seed)
         dataset = ClipDataset(data.train, data.held, seed=recipe.seed, views=recipe.views)
         self.loader = Loader(
             dataset, workers=machine.workers, device=device, skip_bad=machine.skip_bad

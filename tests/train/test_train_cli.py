@@ -13,7 +13,8 @@ import pytest
 import torch
 from train_helpers import toy_shards
 
-from train import checkpoint, cli
+from labelgen.shards.folder import locked
+from train import checkpoint, cli, state
 from train.checkpoint import load
 from train.models.c3d import C3D
 from train.recipe import RECIPES
@@ -77,8 +78,12 @@ MISTAKES = {
     "half a task": (["--labels", "{toy}", "--tasks", "mot"], "Unknown task 'mot'"),
     "fraction": (["--labels", "{toy}", "--val", "1.5"], "fraction from 0 to below 1, not 1.5"),
     "val": (["--labels", "{toy}", "--val", "{tmp}/gone"], "holds no shards"),
-    "parts": (["--labels", "{toy}", "--batch", "4", "--accumulate", "3"], "multiple of 3"),
+    "views": (["--labels", "{toy}", "--batch", "4", "--views", "3"], "a multiple of views 3"),
     "rate": (["--labels", "{toy}", "--lr", "-1"], "lr must be positive, not -1"),
+    "no number": (["--labels", "{toy}", "--lr", "nan"], "lr must be positive, not nan"),
+    "decay": (["--labels", "{toy}", "--weight-decay", "-1"], "weight_decay must not be negative"),
+    "the same": (["--labels", "{toy}", "--val", "{toy}"], "share 10 videos"),
+    "group": (["--labels", "{toy}", "--group-by", "x"], "--group-by 'x' fits nothing"),
     "device": (
         ["--labels", "{toy}", "--device", "tpu"],
         "--device takes auto, cpu, cuda or cuda:N",
@@ -162,7 +167,76 @@ def test_bench_says_what_limits(toy, capsys, monkeypatch):
     options = ["--labels", toy, "--batch", 2, "--width", 0.03, "--seconds", 0.1, "--device", "cpu"]
     code, out, _ = train(capsys, monkeypatch, "bench", *options)
     assert code == 0
-    assert "The step limits" in out
+    machine, *_, last = out.splitlines()
+    assert f"PyTorch {torch.__version__}" in machine
+    assert last.startswith("The step limits: it is ")
+
+
+def test_status_says_what_came_of_a_run(finished, toy, tmp_path, capsys, monkeypatch):
+    assert train(capsys, monkeypatch, "status", finished)[:2] == (0, "finished\n")
+    code, _, said = train(capsys, monkeypatch, "status", tmp_path)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "holds no run; give the --out of `train pretrain`" in said
+    options = ["--labels", toy, "--out", tmp_path / "x", *TINY]
+    train(capsys, monkeypatch, "pretrain", *options, "--batch", 99)
+    code, out, _ = train(capsys, monkeypatch, "status", tmp_path / "x")
+    assert (code, out.split()[:4]) == (2, ["A", "batch", "of", "99"])
+
+
+def test_status_of_a_killed_run_and_of_one_that_runs(finished, tmp_path, capsys, monkeypatch):
+    state.write_running(tmp_path, "3 of 9 epochs are done")
+    code, out, _ = train(capsys, monkeypatch, "status", tmp_path)
+    assert (code, out) == (75, "ended without a word, perhaps killed: 3 of 9 epochs are done\n")
+    with locked(tmp_path):
+        code, out, _ = train(capsys, monkeypatch, "status", tmp_path)
+    assert (code, out) == (75, "running: 3 of 9 epochs are done\n")
+
+
+FAILURES = {
+    "out of memory": (
+        "from train import step\n"
+        "def fail(*args, **options): raise RuntimeError('CUDA out of memory (simulated)')\n"
+        "step.Learner.step = fail",
+        1,
+        "CUDA out of memory (simulated)",
+    ),
+    "full disk": (
+        "import torch\n"
+        "def fail(*args): raise OSError(28, 'No space left on device')\n"
+        "torch.save = fail",
+        2,
+        "last.pt cannot be written (No space left on device)",
+    ),
+    "bad frame": (
+        "from train.data import dataset\n"
+        "from train_helpers import spoilt\n"
+        "import pathlib; spoilt(pathlib.Path(sys.argv[sys.argv.index('--labels') + 1]), 2)",
+        2,
+        "toy-00000-of-00001.h5, clip 2: it cannot be read (not a JPEG)",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_no_failure_hangs_where_there_are_loader_processes(failure, tmp_path):
+    preparation, code, sentence = FAILURES[failure]
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import sys\nif __name__ == '__main__':\n    exec({preparation!r})\n"
+        "    from train import cli\n    cli.main()\n"
+    )
+    labels = toy_shards(tmp_path / "s", 10, jpeg=True)
+    done = subprocess.run(
+        [
+            *(sys.executable, program, "pretrain", "--labels", labels, "--out", tmp_path / "x"),
+            *("--workers", "2", *TINY),
+        ],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert ("Traceback" in done.stderr) == (code == 1)
 
 
 def test_bench_compares_the_loader_with_another(toy, tmp_path, capsys, monkeypatch):
@@ -173,7 +247,7 @@ def test_bench_compares_the_loader_with_another(toy, tmp_path, capsys, monkeypat
     options = ["--labels", toy, "--batch", 2, "--width", 0.03, "--seconds", 0.1, "--device", "cpu"]
     code, out, _ = train(capsys, monkeypatch, "bench", *options, "--baseline", other)
     assert code == 0
-    assert re.search(r"slow_way +\d+\.\d clips/s  \(\d+ x slower\)", out)
+    assert re.search(r"slow_way +\d+\.\d samples/s  \(\d+ x slower\)", out)
     other.write_text("")
     code, _, said = train(capsys, monkeypatch, "bench", *options, "--baseline", other)
     assert code == 2
@@ -208,9 +282,10 @@ def test_a_failed_write_leaves_the_old_checkpoint(finished, tmp_path, monkeypatc
     monkeypatch.setattr(checkpoint.torch, "save", fail)
     content = load(path)
     net = torch.nn.Linear(1, 1)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(checkpoint.TrainError, match=r"last.pt cannot be written \(disk full\)"):
         checkpoint.save(
             path, model=net, optimizer=torch.optim.SGD(net.parameters()), sums=content["sums"],
+            moments=content["moments"],
             progress=checkpoint.Progress(), recipe=checkpoint.Recipe(), labels={},
         )  # fmt: skip
     assert path.read_bytes() == before
@@ -219,7 +294,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(finished, tmp_path, monkeypatc
 def test_default_recipes_are_the_papers():
     from train.recipe import RECIPES
 
-    ucf101, kinetics = RECIPES["ucf101"], RECIPES["kinetics"]
+    ucf101, kinetics, _ = RECIPES.values()
     assert (ucf101.batch, ucf101.lr, ucf101.lr_every, ucf101.epochs) == (30, 0.001, 5, 20)
     assert (kinetics.batch, kinetics.lr, kinetics.lr_every, kinetics.epochs) == (30, 0.0005, 7, 20)
     assert np.isclose(kinetics.rate(7), 0.00005)

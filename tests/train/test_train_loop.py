@@ -15,7 +15,6 @@ import pytest
 import torch
 from train_helpers import bright_frames, random_labels, toy_shards, write_shards
 
-from labelgen import LABELS
 from labelgen.errors import LabelgenError
 from labelgen.shards.folder import locked
 from train import NonFiniteError, StoppedError, TrainError, loop
@@ -23,7 +22,7 @@ from train.checkpoint import load
 from train.data.split import open_data
 from train.device import Machine, choose_device
 from train.ranks import Ranks
-from train.recipe import RECIPES, Recipe, task_columns
+from train.recipe import RECIPES, Recipe
 from train.state import run_status
 from train.stop import StopRequest
 
@@ -262,22 +261,6 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for(toy, tmp_path):
     assert torch.cat(gradients).norm().item() == pytest.approx(0.5, rel=1e-4)
     (record,) = pretrain(toy, tmp_path / "run", epochs=1)
     assert 0 < record["grad_norm"] <= record["grad_norm_max"]
-
-
-@pytest.mark.parametrize(
-    ("tasks", "counts"),
-    [
-        (("motion",), {"motion": 14}),
-        (("motion/grid", "motion/global"), {"motion": 6}),
-        (("appearance/global/color", "motion"), {"motion": 14, "appearance": 1}),
-    ],
-)
-def test_tasks_shrink_the_branches(tasks, counts):
-    columns = task_columns(tasks)
-    assert {branch: len(chosen) for branch, chosen in columns.items()} == counts
-    for chosen in columns.values():
-        for column in chosen:
-            assert any(LABELS[column].name.startswith(task) for task in tasks)
 
 
 def test_tasks_shrink_outputs_and_report(toy, tmp_path):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import resource
+import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
-import h5py
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from labelgen import LABELS, flip_labels
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE
 from labelgen.labels.crops import central_crop
-from labelgen.shards.reader import open_shard
-from train.data.sampler import HELD_OUT, NO_CLIP, WINDOW, Key, views_of
+from train.data.chunks import DamageError, StoredClips
+from train.data.sampler import HELD_OUT, NO_CLIP, Key, views_of
 from train.data.shards import Shard, ShardSet
 
 
@@ -71,12 +71,13 @@ class ClipDataset(Dataset):
     ) -> None:
         self._train, self._held = train, held
         self._seed, self._views = seed, views
-        self._open: dict[Shard, tuple[h5py.Dataset, h5py.Dataset]] = {}
+        self._known: dict[Shard, StoredClips] = {}
+        self._open: dict[Shard, None] = {}
         self._most_open = _files_to_keep()
 
     def __getstate__(self) -> dict[str, Any]:
-        # HDF5 handles must not cross processes: each worker opens its own.
-        return {**self.__dict__, "_open": {}}
+        # Open files must not cross processes: each worker opens its own.
+        return {**self.__dict__, "_known": {}, "_open": {}}
 
     def __getitem__(self, key: Key) -> Item:
         epoch, clip = key
@@ -92,21 +93,21 @@ class ClipDataset(Dataset):
         wrong = ""
         if clip != NO_CLIP:
             shard, row = shards.locate(clip)
-            all_labels, all_frames = self._datasets(shard)
+            stored = self._stored(shard)
             try:
-                stored = all_labels[row]
-                clip_frames = _decode(all_frames, row) if shards.jpeg else _pixels(all_frames, row)
-            except (cv2.error, OSError, ValueError) as error:
+                labels_of_crops = stored.labels(row)
+                images = stored.frames(row)
+            except (cv2.error, DamageError) as error:
                 wrong = f"{shard.path}, clip {row}: it cannot be read ({_short(error)})"
             else:
-                self._show(views, shards, clip_frames, stored, frames=frames, labels=labels)
+                self._show(views, shards, images, labels_of_crops, frames=frames, labels=labels)
         return Item(torch.from_numpy(frames), torch.from_numpy(labels), clip, wrong)
 
     def _show(
         self,
         views: list[tuple[int, bool]],
         shards: ShardSet,
-        clip_frames: np.ndarray | list[np.ndarray],
+        images: Sequence[np.ndarray],
         stored: np.ndarray,
         *,
         frames: np.ndarray,
@@ -114,63 +115,36 @@ class ClipDataset(Dataset):
     ) -> None:
         for view, (crop, flip) in enumerate(views):
             top, left = shards.crops[crop].tolist()
-            _cut(clip_frames, frames[view], top=top, left=left, flip=flip)
+            _cut(images, frames[view], top=top, left=left, flip=flip)
             labels[view] = stored[crop]
             if flip:
                 labels[view] = flip_labels(stored[crop], profile=shards.profile)
 
-    def _datasets(self, shard: Shard) -> tuple[h5py.Dataset, h5py.Dataset]:
-        # Opening a file and looking names up in it takes longer than reading a clip's labels.
-        if shard in self._open:
-            self._open[shard] = self._open.pop(shard)  # now the most recently used
-        else:
-            if len(self._open) >= self._most_open:
-                oldest = next(iter(self._open))
-                self._open.pop(oldest)[0].file.close()
-            file = open_shard(shard.path)
-            self._open[shard] = file["labels"], file["frames"]
-        return self._open[shard]
+    def _stored(self, shard: Shard) -> StoredClips:
+        if shard not in self._known:
+            self._known[shard] = StoredClips(shard.path)
+        stored = self._known[shard]
+        self._open.pop(shard, None)
+        self._open[shard] = None  # now the most recently used
+        if len(self._open) > self._most_open:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            self._known[oldest].close()
+        return stored
 
 
 def _files_to_keep() -> int:
-    """Return how many shards a process may keep open: all it reads from, if the system lets it."""
+    """Return how many shards a process keeps open: half of what the system lets it."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The other half is for what loaders, GPUs and libraries open.
-    return WINDOW if limit == resource.RLIM_INFINITY else max(1, min(WINDOW, limit // 2))
+    return sys.maxsize if limit == resource.RLIM_INFINITY else max(1, limit // 2)
 
 
 def _short(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _pixels(frames: h5py.Dataset, row: int) -> np.ndarray:
-    """Read one clip's raw frames, (16, 128, 171, 3) uint8 RGB.
-
-    Uncompressed pixels are taken as they lie in the file: h5py would check fletcher32 first, four
-    fifths of the time. Checking content is the work of ``labelgen verify``.
-    """
-    clip = frames.shape[1:]
-    as_stored = frames.compression is None and not frames.shuffle and frames.chunks == (1, *clip)
-    if not as_stored:
-        return frames[row]
-    _, chunk = frames.id.read_direct_chunk((row, *(0 for _ in clip)))
-    return np.frombuffer(chunk, np.uint8, count=math.prod(clip)).reshape(clip)
-
-
-def _decode(frames: h5py.Dataset, row: int) -> list[np.ndarray]:
-    """Read and decode one clip's JPEGs: 16 of (128, 171, 3) uint8 RGB."""
-    images = []
-    for data in frames[row]:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise ValueError("not a JPEG")
-        images.append(image)
-    return images
-
-
-def _cut(
-    clip: np.ndarray | list[np.ndarray], out: np.ndarray, *, top: int, left: int, flip: bool
-) -> None:
+def _cut(clip: Sequence[np.ndarray], out: np.ndarray, *, top: int, left: int, flip: bool) -> None:
     """Cut 16 frames to (16, 112, 112, 3), mirrored or not."""
     for image, frame in zip(clip, out, strict=True):
         crop = image[top : top + CROP_SIZE, left : left + CROP_SIZE]

@@ -124,7 +124,7 @@ class Loader:
         except OSError as error:
             # That of a worker comes with its traceback before it.
             reason = str(error).strip().splitlines()[-1]
-            raise TrainError(f"A shard cannot be opened any more ({reason}).") from None
+            raise TrainError(f"A shard cannot be read any more ({reason}).") from None
 
     def _checked(
         self, frames: torch.Tensor, labels: torch.Tensor, clips: torch.Tensor, wrong: list[str]

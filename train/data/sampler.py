@@ -21,8 +21,6 @@ _ORDER, _VIEW = 1, 2
 Key = tuple[int, int]  # (epoch, clip)
 HELD_OUT = -1
 """In place of an epoch: a held-out clip, in its one fixed view."""
-WINDOW = 256
-"""Shards read from at a time. HDF5 takes .7 MB of memory for each open file, in every process."""
 NO_CLIP = -1
 """In place of a clip: nothing, for a rank that has no share in a small batch."""
 
@@ -58,9 +56,7 @@ class Share:
 class Order:
     """The batches of every epoch, the same on all ranks.
 
-    Shards are shuffled and taken by windows of 256; the clips of a window are shuffled together.
-    So no more shards than that are read from at a time, and up to that many it is one shuffle of
-    all clips. The last clips that do not fill a batch wait for another epoch's order.
+    The last clips that do not fill a batch wait for another epoch's order.
 
     Parameters
     ----------
@@ -68,8 +64,6 @@ class Order:
         Clip numbers to draw from.
     batch : int
         Clips per optimizer step, over all ranks and parts.
-    shards : (N,) int64
-        The shard of each clip.
 
     Attributes
     ----------
@@ -77,23 +71,19 @@ class Order:
         Batches in an epoch.
     """
 
-    def __init__(self, clips: np.ndarray, batch: int, *, shards: np.ndarray, seed: int) -> None:
+    def __init__(self, clips: np.ndarray, batch: int, *, seed: int) -> None:
         if batch > len(clips):
             raise TrainError(
                 f"A batch of {batch} is larger than the training set of {len(clips)} clips."
             )
-        self.clips, self.shards, self.batch, self.seed = clips, shards, batch, seed
+        self.clips, self.batch, self.seed = clips, batch, seed
         self.steps = len(clips) // batch
 
     def steps_of(self, epoch: int, *, start: int = 0) -> Iterator[list[Key]]:
         """Keys of each step of an epoch, from step `start` on."""
-        rng = np.random.default_rng((_ORDER, self.seed, epoch))
-        order = rng.permutation(len(self.clips))
-        windows = rng.permutation(self.shards.max() + 1) // WINDOW
-        order = order[np.argsort(windows[self.shards[order]], kind="stable")]
-        clips = self.clips[order]
+        order = np.random.default_rng((_ORDER, self.seed, epoch)).permutation(self.clips)
         for step in range(start, self.steps):
-            drawn = clips[step * self.batch : (step + 1) * self.batch]
+            drawn = order[step * self.batch : (step + 1) * self.batch]
             yield [(epoch, int(clip)) for clip in drawn]
 
 

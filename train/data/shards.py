@@ -76,10 +76,6 @@ class ShardSet:
     def _firsts(self) -> list[int]:
         return [shard.first for shard in self.shards]
 
-    def shards_of(self, clips: np.ndarray) -> np.ndarray:
-        """(len(clips),) int64: the number of the shard that each clip is in."""
-        return np.searchsorted(self._firsts, clips, side="right") - 1
-
     def motion_energy(self) -> np.ndarray:
         """(clips,) float32: mean motion boundary of each clip, 0 where nothing moves."""
         return np.concatenate([_read(shard, "motion_energy") for shard in self.shards])

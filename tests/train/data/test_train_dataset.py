@@ -1,6 +1,10 @@
 """Samples: crops, mirror images, and choices that depend on (seed, epoch, clip) alone."""
 
+import os
 import pickle
+import resource
+import sys
+from pathlib import Path
 
 import cv2
 import h5py
@@ -35,7 +39,16 @@ def mirrored_by_the_book(labels):
     return out
 
 
-@pytest.fixture(scope="module", params=["raw", "raw checked", "raw packed", "jpeg"])
+WAYS = {
+    "raw": {},
+    "raw checked": {"fletcher32": True},
+    "raw packed": {"compression": "gzip"},
+    "raw by threes": {"chunks": (3, 16, 128, 171, 3)},
+    "jpeg": {},
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def stored(request, tmp_path_factory):
     """Noise in every way of storing frames: a shard set, and the frames and labels one must get."""
     rng = np.random.default_rng(3)
@@ -43,8 +56,7 @@ def stored(request, tmp_path_factory):
     labels = random_labels(rng, 3, len(SMALL_CROPS))
     folder = tmp_path_factory.mktemp("stored")
     jpeg = request.param == "jpeg"
-    filters = {"raw checked": {"fletcher32": True}, "raw packed": {"compression": "gzip"}}
-    write_shards(folder, frames, labels, jpeg=jpeg, filters=filters.get(request.param, {}))
+    write_shards(folder, frames, labels, jpeg=jpeg, filters=WAYS[request.param])
     if jpeg:
         with h5py.File(folder / "toy-00000-of-00001.h5") as file:
             frames = np.array(
@@ -114,15 +126,26 @@ def test_a_dataset_that_has_read_can_be_sent_to_a_worker(stored):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[0, 0].frames, before)
 
 
+def open_files(folder):
+    links = Path("/proc/self/fd").iterdir()
+    paths = [os.readlink(link) for link in links if link.is_symlink()]
+    return {path[-17:-12] for path in paths if path.startswith(str(folder)) and path[-3:] == ".h5"}
+
+
 def test_few_files_stay_open_those_used_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WINDOW", 2)
-    dataset = ClipDataset(open_shards(toy_shards(tmp_path / "s", 4, shards=4)))
+    monkeypatch.setattr(module.resource, "getrlimit", lambda _: (5, 5))
+    folder = toy_shards(tmp_path / "s", 4, shards=4)
+    dataset = ClipDataset(open_shards(folder))
     for clip in (0, 1, 2, 3, 2, 0):
-        dataset[0, clip]
-    assert [shard.path.name[4:9] for shard in dataset._open] == ["00002", "00000"]
+        assert dataset[0, clip].wrong == ""
+    assert open_files(folder) == {"00002", "00000"}
+    del dataset
+    assert open_files(folder) == set()
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(1024, 256), (100, 50), (1, 1), (-1, 256)])
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(1024, 512), (1, 1), (resource.RLIM_INFINITY, sys.maxsize)]
+)
 def test_files_kept_open_suit_the_system(monkeypatch, limit, kept):
     monkeypatch.setattr(module.resource, "getrlimit", lambda _: (limit, limit))
     assert module._files_to_keep() == kept

@@ -1,18 +1,14 @@
 """Order and shares: functions of the seed, whoever makes them."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
 from train import TrainError
-from train.data import sampler
 from train.data.sampler import NO_CLIP, Order, Share, held_out_batches
 
 
-def order_of(clips=20, batch=8, *, shards=None, seed=4):
-    shards = np.zeros(clips, np.int64) if shards is None else shards
-    return Order(np.arange(clips), batch, shards=shards, seed=seed)
+def order_of(clips=20, batch=8, *, seed=4):
+    return Order(np.arange(clips), batch, seed=seed)
 
 
 @pytest.mark.parametrize("batch", [7, 8])
@@ -45,21 +41,6 @@ def test_an_epoch_can_begin_at_any_step_and_epochs_and_seeds_differ():
 def test_no_clip_comes_twice_in_an_epoch():
     clips = [clip for keys in order_of(23, 5).steps_of(0) for _, clip in keys]
     assert len(clips) == 20 == len(set(clips))
-
-
-def test_clips_of_one_window_come_together_and_windows_are_drawn_anew(monkeypatch):
-    monkeypatch.setattr(sampler, "WINDOW", 3)
-    shards = np.repeat(np.arange(9), 10)
-    order = order_of(90, 6, shards=shards)
-    windows = []
-    for epoch in (0, 1):
-        drawn = [clip for keys in order.steps_of(epoch) for _, clip in keys]
-        assert sorted(drawn) == list(range(90))
-        windows.append([set(shards[drawn[i : i + 30]]) for i in (0, 30, 60)])
-        assert [len(window) for window in windows[-1]] == [3, 3, 3]
-        # Within a window, clips are shuffled through all its shards.
-        assert Counter(shards[drawn[:12]]).most_common(1)[0][1] < 10
-    assert windows[0] != windows[1]
 
 
 def test_evaluation_sees_every_clip_once():
