@@ -41,12 +41,11 @@ $(BIN)/labelgen extract --manifest "$(MANIFEST)" --root "$(DATA_ROOT)" --out "$(
 $(BIN)/labelgen verify "$(OUT)"
 endef
 
-# The demo videos are few: a small width and batch, one in five videos held out.
-PRETRAIN := --width 0.25 --batch-norm --init kaiming --pixels centred --targets standard \
-    --lr 0.003 --batch 4 --val 0.2
+# The demo videos are fewer than few: a smaller width, rate and batch, one video in five held out.
+PRETRAIN := --recipe small --width 0.25 --lr 0.003 --batch 4 --val 0.2
 
 pretrain: labels-demo $(VENV)/.train  ## pre-train C3D on the demo labels, in a few CPU minutes
-	$(BIN)/train pretrain --labels shards/demo --out runs/demo --epochs 8 --lr-every 6 $(PRETRAIN)
+	$(BIN)/train pretrain --labels shards/demo --out runs/demo --epochs 8 $(PRETRAIN)
 
 demo: labels-demo $(VENV)/.train  ## labels, a short pretrain, and its curve as a picture
 	$(BIN)/train pretrain --labels shards/demo --out runs/demo-short --epochs 3 $(PRETRAIN)

@@ -3,7 +3,7 @@
     python benchmarks/learning.py --data ../shared/data/fights --work runs/learning
 
 Writes two manifests (whole source groups on one side), extracts both with `labelgen extract`,
-trains with the settings for a small set on a CPU, and leaves the log, the table and the curve in
+trains with the recipe for small sets, and leaves the log, the table and the curve in
 the work folder. Run again to go on after a stop.
 """
 
@@ -15,15 +15,6 @@ import random
 import subprocess
 from pathlib import Path
 
-SETTINGS = [
-    # The paper's plain recipe is made for 3,568 steps an epoch; here there are 90. Batch norm,
-    # Kaiming weights, scaled pixels and standardised targets bear a rate ten times the paper's,
-    # small batches make more steps of few clips, and the rate falls once, after two thirds.
-    "--batch-norm", "--init", "kaiming", "--pixels", "centred", "--targets", "standard",
-    "--batch", "8", "--lr", "0.01",
-    # Half the filters and hidden units cost a quarter of the time: four passes instead of one.
-    "--width", "0.5",
-]  # fmt: skip
 SHARE_HELD_OUT = 0.2  # of the source groups
 
 
@@ -52,7 +43,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with groups.csv")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--workers", default="2", help="of the extraction")
-    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -67,8 +57,7 @@ def main() -> None:
     out = options.work / "run"
     run(
         "train", "pretrain", "--labels", options.work / "train", "--val", options.work / "val",
-        "--out", out, "--epochs", options.epochs, "--lr-every", options.epochs * 2 // 3,
-        "--seed", options.seed, "--save-every", 20, *SETTINGS,
+        "--out", out, "--recipe", "small", "--seed", options.seed, "--save-every", 20,
         table=options.work / "table.md",
     )  # fmt: skip
     run("train", "curve", out, "-o", options.work / "curve.png")
