@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-VALUES = 17  # labels run from 1 to at most 16
+VALUES = 17  # labels run from 1 to at most 16; the released code's also know 0
+NO_LABEL = 255
+"""In place of each label of a sample that stands for no clip, and counts nowhere."""
 
 
 class LabelStats:
@@ -39,14 +41,13 @@ class LabelStats:
 
     @torch.no_grad()
     def add(self, predicted: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch: both (B, C), in label units; labels of 0 stand for no clip."""
-        p, y = predicted.double(), labels.double()
-        there = y > 0
+        """Add a batch: both (B, C), in label units."""
+        there = labels != NO_LABEL
+        p, y = predicted.double(), labels.double() * there
         rounded = p.round().clamp(min=1).minimum(self.cardinality)
-        seen = torch.nn.functional.one_hot(labels.long(), VALUES).sum(0).T  # (17, C)
-        seen[0] = 0
+        seen = torch.nn.functional.one_hot(y.long(), VALUES) * there[..., None]
         rows = [there, y, y * y, (y - p) ** 2 * there, (rounded == y) & there]
-        self.sums += torch.cat([torch.stack([row.sum(0) for row in rows]), seen])
+        self.sums += torch.cat([torch.stack([row.sum(0) for row in rows]), seen.sum(0).T])
 
     def mse(self) -> torch.Tensor:
         """(C,) mean squared error of each label, float32."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.metrics import LabelStats
+from train.metrics import NO_LABEL, LabelStats
 
 NAMES = ["motion/grid/u_location", "motion/global/u_frame", "appearance/global/color"]
 CARDINALITY = [16, 15, 8]
@@ -61,9 +61,14 @@ def test_the_best_constant_explains_nothing_and_perfection_everything(drawn):
 
 def test_no_clip_counts_nowhere(drawn):
     predicted, labels = drawn
-    padded = np.concatenate([labels, np.zeros((7, 3), int)])
+    labels[3:6, 0] = 0  # a label like others in the released code
+    padded = np.concatenate([labels, np.full((7, 3), NO_LABEL)])
     more = np.concatenate([predicted, np.full((7, 3), 5, np.float32)])
-    assert stats_of(more, padded).report(MEAN) == stats_of(predicted, labels).report(MEAN)
+    report = stats_of(predicted, labels).report(MEAN)
+    assert stats_of(more, padded).report(MEAN) == report
+    assert report["labels"][NAMES[0]]["mse"] == pytest.approx(
+        ((predicted[:, 0] - labels[:, 0]) ** 2).mean()
+    )
 
 
 def test_a_label_without_variance_has_none_to_explain(drawn):

@@ -18,6 +18,7 @@ from labelgen.labels.crops import central_crop
 from train.data.chunks import DamageError, StoredClips
 from train.data.sampler import HELD_OUT, NO_CLIP, Key, views_of
 from train.data.shards import Shard, ShardSet
+from train.metrics import NO_LABEL
 
 
 class Item(NamedTuple):
@@ -28,7 +29,7 @@ class Item(NamedTuple):
     frames : (K, 16, 112, 112, 3) uint8
         RGB.
     labels : (K, 27) uint8
-        1-based; 0 where there is no clip: such a sample counts in no loss and no figure.
+        1-based; `NO_LABEL` where there is no clip: that counts in no loss and no figure.
     clip : int
     wrong : str
         Why the clip cannot be had, one sentence; empty if it can.
@@ -49,7 +50,7 @@ class ClipDataset(Dataset):
     Parameters
     ----------
     train, held : ShardSet
-        Where clips of an epoch, and held-out ones, are found.
+        Where clips of an epoch, and held-out ones, are found; both in `train` without `held`.
     seed : int
         Of the views.
     views : int
@@ -69,7 +70,7 @@ class ClipDataset(Dataset):
         seed: int = 0,
         views: int = 1,
     ) -> None:
-        self._train, self._held = train, held
+        self._train, self._held = train, held or train
         self._seed, self._views = seed, views
         self._known: dict[Shard, StoredClips] = {}
         self._open: dict[Shard, None] = {}
@@ -81,44 +82,27 @@ class ClipDataset(Dataset):
 
     def __getitem__(self, key: Key) -> Item:
         epoch, clip = key
-        held = self._held if epoch == HELD_OUT else None
-        if held is not None:
-            shards, views = held, [(central_crop(held.crops), False)]
+        if clip == NO_CLIP:
+            return _nothing(self._views, clip)
+        if epoch == HELD_OUT:
+            shards, views = self._held, [(central_crop(self._held.crops), False)]
         else:
             shards = self._train
-            drawn = {"crops": len(shards.crops), "count": self._views}
-            views = views_of(self._seed, epoch, max(clip, 0), **drawn)
-        frames = np.zeros((len(views), CLIP_LENGTH, CROP_SIZE, CROP_SIZE, 3), np.uint8)
-        labels = np.zeros((len(views), len(LABELS)), np.uint8)
-        wrong = ""
-        if clip != NO_CLIP:
-            shard, row = shards.locate(clip)
-            stored = self._stored(shard)
-            try:
-                labels_of_crops = stored.labels(row)
-                images = stored.frames(row)
-            except (cv2.error, DamageError) as error:
-                wrong = f"{shard.path}, clip {row}: it cannot be read ({_short(error)})"
-            else:
-                self._show(views, shards, images, labels_of_crops, frames=frames, labels=labels)
-        return Item(torch.from_numpy(frames), torch.from_numpy(labels), clip, wrong)
-
-    def _show(
-        self,
-        views: list[tuple[int, bool]],
-        shards: ShardSet,
-        images: Sequence[np.ndarray],
-        stored: np.ndarray,
-        *,
-        frames: np.ndarray,
-        labels: np.ndarray,
-    ) -> None:
+            views = views_of(self._seed, epoch, clip, crops=len(shards.crops), count=self._views)
+        shard, row = shards.locate(clip)
+        stored = self._stored(shard)
+        try:
+            labels, images = stored.labels(row), stored.frames(row)
+        except (cv2.error, DamageError) as error:
+            wrong = f"{shard.path}, clip {row}: it cannot be read ({_short(error)})"
+            return _nothing(len(views), clip, wrong)
+        item = _nothing(len(views), clip)
         for view, (crop, flip) in enumerate(views):
             top, left = shards.crops[crop].tolist()
-            _cut(images, frames[view], top=top, left=left, flip=flip)
-            labels[view] = stored[crop]
-            if flip:
-                labels[view] = flip_labels(stored[crop], profile=shards.profile)
+            _cut(images, item.frames[view].numpy(), top=top, left=left, flip=flip)
+            seen = flip_labels(labels[crop], profile=shards.profile) if flip else labels[crop]
+            item.labels[view] = torch.tensor(seen)
+        return item
 
     def _stored(self, shard: Shard) -> StoredClips:
         if shard not in self._known:
@@ -131,6 +115,12 @@ class ClipDataset(Dataset):
             del self._open[oldest]
             self._known[oldest].close()
         return stored
+
+
+def _nothing(views: int, clip: int, wrong: str = "") -> Item:
+    frames = torch.zeros(views, CLIP_LENGTH, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
+    labels = torch.full((views, len(LABELS)), NO_LABEL, dtype=torch.uint8)
+    return Item(frames, labels, clip, wrong)
 
 
 def _files_to_keep() -> int:

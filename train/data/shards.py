@@ -81,15 +81,15 @@ class ShardSet:
         return np.concatenate([_read(shard, "motion_energy") for shard in self.shards])
 
     def videos(self) -> tuple[list[str], np.ndarray]:
-        """Paths of the videos, and (clips,) int64: the number among them of each clip's video."""
+        """Paths of videos with clips, and (clips,) int64: the number of each clip's among them."""
         known: dict[str, int] = {}
         numbers = []
         for shard in self.shards:
             with open_shard(shard.path) as file:
                 paths = file["videos/path"].asstr()[:]
-                rows = file["clips/video"][:]
-            places = np.array([known.setdefault(path, len(known)) for path in paths], np.int64)
-            numbers.append(places[rows])
+                rows, places = np.unique(file["clips/video"][:], return_inverse=True)
+            places_known = [known.setdefault(path, len(known)) for path in paths[rows]]
+            numbers.append(np.array(places_known, np.int64)[places])
         return list(known), np.concatenate(numbers)
 
     def known_by(self) -> dict[str, tuple[int, float]]:

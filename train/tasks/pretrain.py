@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from labelgen import LABELS
-from train.metrics import LabelStats
+from train.metrics import NO_LABEL, LabelStats
 from train.models.c3d import C3D
 from train.models.heads import StatisticsNet
 from train.recipe import Recipe, task_columns
@@ -48,12 +48,12 @@ class Pretraining:
         return StatisticsNet(outputs, backbone=backbone, init=r.init, width=r.width)
 
     def targets(self, labels: torch.Tensor) -> torch.Tensor:
-        """(B, 27) uint8 -> (B, C) float32: the labels that are learnt; 0 where there is no clip."""
+        """(B, 27) uint8 -> (B, C) float32: the labels that are learnt."""
         return labels[:, self._chosen].float()
 
     def loss(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Sum over clips of the loss, from two (B, C) in label units; no clip, no loss."""
-        there = targets > 0
+        there = targets != NO_LABEL
         return self._weighted(((predicted - targets) ** 2 * there).sum(0))
 
     def _weighted(self, squares: torch.Tensor) -> torch.Tensor:

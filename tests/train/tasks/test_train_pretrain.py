@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from labelgen import LABELS
+from train.metrics import NO_LABEL
 from train.recipe import Recipe, task_columns
 from train.tasks.pretrain import Pretraining
 
@@ -15,9 +16,9 @@ def task_of(**recipe):
     return Pretraining(settings, moments=MOMENTS, device=torch.device("cpu"))
 
 
-def squares(task, motion, appearance, clips=5):
+def squares(task, motion, appearance, clips=5, label=4.0):
     """The loss where every label of a branch is wrong by so much."""
-    targets = torch.full((clips, 27), 4.0)
+    targets = torch.full((clips, 27), label)
     errors = torch.cat([torch.full((clips, 14), motion), torch.full((clips, 13), appearance)], 1)
     return task.loss(targets + errors, targets).item()
 
@@ -50,12 +51,17 @@ def test_errors_of_standard_targets_are_in_deviations():
 def test_what_stands_for_no_clip_costs_nothing_and_teaches_nothing():
     task = task_of()
     predicted = torch.full((3, 27), 9.0, requires_grad=True)
-    targets = torch.zeros(3, 27)
+    targets = torch.full((3, 27), float(NO_LABEL))
     targets[1] = 7
     loss = task.loss(predicted, targets)
     loss.backward()
     assert loss.item() == pytest.approx(2 * 4)
     assert predicted.grad.any(dim=1).tolist() == [False, True, False]
+
+
+def test_labels_of_0_are_labels():
+    """The released code marks grid blocks without motion by 0."""
+    assert squares(task_of(), 3.0, 7.0, label=0.0) == pytest.approx(5 * (9 + 49))
 
 
 def test_objective_is_the_mean_loss_of_what_figures_have_seen():
