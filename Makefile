@@ -79,9 +79,9 @@ $(VENV)/.labelgen: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.labelgen
-	$(PIP) --editable '.[train]'
+	$(PIP) --editable '.[train,export,pictures]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	$(PIP) --editable '.[train,tensorboard,export,test,lint]'
+	$(PIP) --editable '.[train,tensorboard,export,pictures,test,lint]'
 	@touch $@

@@ -185,6 +185,17 @@ def manifest(
     help="About how many clips a shard holds.",
 )
 @click.option(
+    "--add",
+    is_flag=True,
+    help="Make further shards of videos that are new; without it, they are named and refused.",
+)
+@click.option(
+    "--retry-failures",
+    "retry",
+    is_flag=True,
+    help="Make the shards again that hold videos which failed.",
+)
+@click.option(
     "--max-failures",
     type=click.IntRange(min=0),
     help="Stop when more videos than this fail.  [default: never]",
@@ -202,6 +213,8 @@ def extract(
     out: Path,
     name: str | None,
     workers: int | None,
+    add: bool,
+    retry: bool,
     max_failures: int | None,
     video_timeout: float | None,
     flow: str,
@@ -240,6 +253,8 @@ def extract(
             video_timeout=video_timeout,
             max_failures=max_failures,
         ),
+        add=add,
+        retry=retry,
     )
     for line in summary.lines():
         click.echo(line, err=True)

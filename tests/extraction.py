@@ -19,7 +19,17 @@ FLOW = flow_settings("farneback", {"levels": 1, "iterations": 1})
 
 
 def extract(
-    videos, out, workers=0, manifest=None, name=None, max_failures=None, timeout=None, **settings
+    videos,
+    out,
+    workers=0,
+    *,
+    manifest=None,
+    name=None,
+    max_failures=None,
+    timeout=None,
+    add=False,
+    retry=False,
+    **settings,
 ):
     chosen = {"flow": FLOW, "crops": "grid:16", "frames": "raw", "clips_per_shard": 3}
     return run(
@@ -29,6 +39,8 @@ def extract(
         name=name,
         settings=ExtractSettings(**(chosen | settings)),
         limits=Limits(workers, video_timeout=timeout, max_failures=max_failures),
+        add=add,
+        retry=retry,
     )
 
 

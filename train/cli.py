@@ -239,10 +239,11 @@ def export(run: Path, output: Path) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A .png file.")
 def curve(run: Path, output: Path) -> None:
-    """Draw a run's explained variance over its epochs."""
+    """Draw what a run has learnt over its epochs, as a picture."""
     from train.curve import draw_curve
 
     draw_curve(run, output)
+    print(f"{output}: the learning curve of {run}", file=sys.stderr)
 
 
 @cli.command()

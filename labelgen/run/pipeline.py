@@ -15,8 +15,9 @@ from labelgen.progress import ProgressLine, duration, size_text
 from labelgen.run.engines import Limits, run_tasks
 from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, warm_kernels
-from labelgen.shards.folder import close_run, locked, open_run
-from labelgen.shards.plan import ShardPlan, plan_shards
+from labelgen.shards.folder import close_run, known_rows, locked, open_run
+from labelgen.shards.generations import arrange
+from labelgen.shards.plan import ShardPlan, plan_set, sets_of
 from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
 from labelgen.signals import held, raise_lost, stop_once
@@ -68,7 +69,10 @@ class RunSummary:
         reasons = Counter(failure.reason for failure in self.failures)
         if reasons:
             counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-            yield f"{len(self.failures)} videos failed ({counts}); see failures.csv"
+            yield (
+                f"{len(self.failures)} videos failed ({counts}); see failures.csv, and once they "
+                "are mended, run the same command with --retry-failures"
+            )
 
 
 def run(
@@ -79,6 +83,8 @@ def run(
     name: str | None,
     settings: ExtractSettings,
     limits: Limits,
+    add: bool = False,
+    retry: bool = False,
 ) -> RunSummary:
     """Make the shards of a manifest file, or of every video below a folder, that are not there yet.
 
@@ -96,6 +102,10 @@ def run(
     settings : ExtractSettings
     limits : Limits
         Workers, and what is too much.
+    add : bool, optional
+        Whether videos that the folder does not know yet become further shards.
+    retry : bool, optional
+        Whether shards that hold failed videos are made again.
 
     Returns
     -------
@@ -104,8 +114,8 @@ def run(
     Raises
     ------
     LabelgenError
-        If the manifest is wrong, the folder is in use or was begun with other settings, the disk is
-        full, too many videos fail, or workers die before they begin.
+        If the manifest is wrong, the folder is in use or was begun with other settings or videos,
+        the disk is full, too many videos fail, or workers die before they begin.
     KeyboardInterrupt
         On Ctrl-C and SIGTERM, after workers have stopped; sealed shards stay.
     """
@@ -113,10 +123,16 @@ def run(
     rows = find_videos(root) if manifest is None else read_manifest(manifest, root=root)
     source = root.resolve().name if manifest is None else manifest.stem
     with stop_once(), locked(out) as lock:
-        rows = with_frames(rows, root=root, workers=limits.workers)
-        plans = plan_shards(rows, name=name or source, settings=settings)
+        sets = sets_of(rows, name=name or source)
+        plans = []
+        for part in arrange(out, known_rows(out), sets=sets, add=add):
+            # A plan must not change when a video's file does: what is known stays as it was.
+            rows = part.rows
+            if part.is_new:
+                rows = with_frames(rows, root=root, workers=limits.workers)
+            plans += plan_set(rows, set_name=part.name, settings=settings)
         try:
-            todo = open_run(out, settings=settings, plans=plans, held=lock is not None)
+            todo = open_run(out, settings=settings, plans=plans, held=lock is not None, retry=retry)
         except OSError as error:
             raise StorageError(f"cannot write to {out}: {error.strerror}") from None
         reports: list[ShardReport] = []

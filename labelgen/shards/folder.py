@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from labelgen.errors import LabelgenError
 from labelgen.files import Partial, partials_in, replacing, write_json
+from labelgen.shards.generations import ROWS_SUFFIX, read_rows, rows_file
 from labelgen.shards.plan import ShardPlan
 from labelgen.shards.seal import (
     FORMAT,
@@ -24,7 +25,7 @@ from labelgen.shards.seal import (
     shard_name,
 )
 from labelgen.shards.settings import ExtractSettings, software_versions
-from labelgen.video.manifest import rows_digest
+from labelgen.video.manifest import ManifestRow, rows_digest, write_manifest
 
 RUN_FILE = "run.json"
 FAILURES_FILE = "failures.csv"
@@ -81,13 +82,24 @@ def _lock(stream: IO[str], folder: Path) -> bool:
         return True
 
 
+def known_rows(folder: Path) -> dict[str, list[ManifestRow]]:
+    """Return the rows that a folder's shards are planned of, by generation; none if it is new."""
+    return read_rows(folder, read_run(folder)) if (folder / RUN_FILE).exists() else {}
+
+
 def open_run(
-    folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPlan], held: bool
+    folder: Path,
+    *,
+    settings: ExtractSettings,
+    plans: Sequence[ShardPlan],
+    held: bool,
+    retry: bool = False,
 ) -> list[ShardPlan]:
     """Record a run in its folder, or check that it goes on with the recorded one.
 
     What an earlier run was writing when it was killed is deleted. Where the lock of the folder is
-    not `held`, that is only what processes of this machine left behind.
+    not `held`, that is only what processes of this machine left behind. With `retry`, shards that
+    hold failed videos do not count as there.
 
     Returns
     -------
@@ -107,8 +119,19 @@ def open_run(
     for key in ("plan", "manifests"):
         record[key] = earlier.get(key, {}) | record[key]
     if record != earlier:
+        _write_rows(folder, plans)
         write_json(folder / RUN_FILE, record)
-    return [plan for plan in plans if not _is_done(folder, plan, record["config_hash"])]
+    config_hash = record["config_hash"]
+    return [plan for plan in plans if not _is_done(folder, plan, config_hash, retry=retry)]
+
+
+def _write_rows(folder: Path, plans: Sequence[ShardPlan]) -> None:
+    """Keep the rows of each set beside its shards, with the frame counts that its plan is of."""
+    rows: dict[str, list[ManifestRow]] = {}
+    for plan in plans:
+        rows.setdefault(plan.set_name, []).extend(plan.rows)
+    for name, of_set in rows.items():
+        write_manifest(of_set, rows_file(folder, name))
 
 
 def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any]) -> None:
@@ -122,17 +145,18 @@ def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any
         differing += _differences(f"{key}.", there, record[key])
     if differing:
         raise LabelgenError(
-            f"{folder} was begun with other settings; choose another --out or delete it. "
+            f"{folder} was begun with other settings; choose another --out. "
             f"Differing (there, now): {'; '.join(differing)}"
         )
 
 
-def _is_done(folder: Path, plan: ShardPlan, config_hash: str) -> bool:
+def _is_done(folder: Path, plan: ShardPlan, config_hash: str, *, retry: bool) -> bool:
     seal = read_seal(folder / plan.file)
     return (
         seal is not None
         and seal["config_hash"] == config_hash
         and seal["manifest_sha256"] == rows_digest(plan.rows)
+        and not (retry and seal["failures"])
     )
 
 
@@ -263,7 +287,7 @@ def _remove_partials(folder: Path, wanted: Callable[[Partial], bool]) -> None:
 def _is_ours(name: str) -> bool:
     # A seal is named like its shard.
     of_shard = name.endswith((".h5", ".json")) and is_shard_name(f"{Path(name).stem}.h5")
-    return name in (RUN_FILE, FAILURES_FILE) or of_shard
+    return name in (RUN_FILE, FAILURES_FILE) or name.endswith(ROWS_SUFFIX) or of_shard
 
 
 def close_run(folder: Path, *, held: bool) -> list[Failure]:

@@ -21,6 +21,7 @@ from labelgen.errors import LabelgenError
 from labelgen.files import replacing
 from labelgen.labels.crops import central_crop
 from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
+from labelgen.shards.generations import set_of_generation
 from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import read_seal
 
@@ -110,7 +111,7 @@ class _Gathered:
             "clips/start": shard["clips/start"][:],
             "clips/shard": np.full(clips, number, np.int32),
             "clips/row": np.arange(clips, dtype=np.int32),
-            "videos/set": np.full(videos, set_name, dtype=object),
+            "videos/set": np.full(videos, set_of_generation(set_name), dtype=object),
         }
         columns |= {f"videos/{name}": shard[f"videos/{name}"][:] for name in _PER_VIDEO}
         if "labels" in shard:

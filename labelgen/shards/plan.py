@@ -56,16 +56,36 @@ def plan_shards(
     LabelgenError
         If the name, or that of a split, cannot stand in a file name.
     """
-    plans = []
-    for split in dict.fromkeys(row.split for row in rows):
-        of_split = [row for row in rows if row.split == split]
-        groups = _cut(of_split, settings)
-        set_name = checked_set_name("-".join(filter(None, [name, split])))
-        for number, group in enumerate(groups):
-            file = shard_name(set_name, number, len(groups))
-            clips = sum(_clips(row, settings) for row in group)
-            plans.append(ShardPlan(file, set_name, tuple(group), clips))
-    return plans
+    sets = sets_of(rows, name=name)
+    return [
+        plan
+        for set_name, of_set in sets.items()
+        for plan in plan_set(of_set, set_name=set_name, settings=settings)
+    ]
+
+
+def sets_of(rows: Sequence[ManifestRow], *, name: str) -> dict[str, list[ManifestRow]]:
+    """Return the rows of each split by the name of their set; errors are those of `plan_shards`."""
+    sets: dict[str, list[ManifestRow]] = {}
+    for row in rows:
+        sets.setdefault("-".join(filter(None, [name, row.split])), []).append(row)
+    return {checked_set_name(set_name): of_set for set_name, of_set in sets.items()}
+
+
+def plan_set(
+    rows: Sequence[ManifestRow], *, set_name: str, settings: ExtractSettings
+) -> list[ShardPlan]:
+    """Cut one set, or one generation of it, into shards."""
+    groups = _cut(rows, settings)
+    return [
+        ShardPlan(
+            shard_name(set_name, number, len(groups)),
+            set_name,
+            tuple(group),
+            sum(_clips(row, settings) for row in group),
+        )
+        for number, group in enumerate(groups)
+    ]
 
 
 def _cut(rows: Sequence[ManifestRow], settings: ExtractSettings) -> list[list[ManifestRow]]:

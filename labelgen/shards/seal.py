@@ -54,11 +54,12 @@ def checked_set_name(name: str) -> str:
     """
     # Surrogates stand for bytes of a file name that are not UTF-8.
     foreign = any(letter in "/\\\0\r\n" or "\ud800" <= letter <= "\udfff" for letter in name)
-    if not name or name.startswith(".") or foreign or len(name.encode()) > _LONGEST_NAME:
+    later = re.search(r"\+\d+$", name)  # how further generations are called
+    if not name or name.startswith(".") or foreign or later or len(name.encode()) > _LONGEST_NAME:
         raise LabelgenError(
             f"shards cannot be called {name!a}: a name, with the split's if there is one, has at "
-            f"most {_LONGEST_NAME} bytes, no slashes or line breaks, and does not begin with a "
-            "dot; choose another --name or rename the split"
+            f"most {_LONGEST_NAME} bytes, no slashes or line breaks, does not begin with a dot and "
+            "does not end with a plus and a number; choose another --name or rename the split"
         )
     return name
 

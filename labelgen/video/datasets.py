@@ -15,7 +15,7 @@ from joblib import cpu_count
 
 from labelgen.errors import LabelgenError
 from labelgen.video.decode import with_frames
-from labelgen.video.manifest import VIDEO_SUFFIXES, ManifestRow, find_videos, write_manifest
+from labelgen.video.manifest import ManifestRow, find_videos, video_paths, write_manifest
 
 TABLE_NAME = "data_manifest.csv"
 
@@ -240,8 +240,7 @@ def _beside(file: Path, name: str) -> Path:
 
 
 def _index(videos: Path, key: Callable[[Path], str]) -> dict[str, Path]:
-    found = (path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    return {key(path): path for path in sorted(found)}
+    return {key(path): path for path in sorted(videos / path for path in video_paths(videos))}
 
 
 def write_dataset_manifest(

@@ -65,18 +65,17 @@ def read_manifest(
     ------
     LabelgenError
         Names the file, the line and the value: no or unknown columns, an absolute path, ``..``, a
-        link that leaves the root, a video named twice, a number that is none.
+        video named twice, a number that is none.
     """
-    numbered = list(_parsed(Path(file)))
+    numbered = list(parse_manifest(Path(file)))
     if not numbered:
         raise LabelgenError(f"{file} lists no video")
     _check_folder(Path(root))
-    real_root = os.path.realpath(root)
     seen: dict[tuple[str, str], int] = {}
     rows = []
     for line, row in numbered:
         where = f"{file}, line {line}"
-        _check_path(row.path, real_root, where=where)
+        _check_path(row.path, root, where=where)
         _check_split(row.split, where=where)
         # ./a//b.avi is a/b.avi.
         rows.append(row._replace(path=PurePosixPath(row.path).as_posix()))
@@ -86,7 +85,14 @@ def read_manifest(
     return rows
 
 
-def _parsed(file: Path) -> Iterator[tuple[int, ManifestRow]]:
+def parse_manifest(file: Path) -> Iterator[tuple[int, ManifestRow]]:
+    """Yield the rows of a manifest with their line numbers, their paths not looked at.
+
+    Raises
+    ------
+    LabelgenError
+        If it is absent or no such table.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -144,17 +150,14 @@ def _whole(text: str | None, column: str, *, where: str) -> int:
     return value
 
 
-def _check_path(path: str, real_root: str, *, where: str) -> None:
+def _check_path(path: str, root: str | os.PathLike[str], *, where: str) -> None:
     parts = PurePosixPath(path).parts
     # A backslash is a letter here; in a path from Windows it is not.
-    foreign = "\\" in path and not os.path.lexists(os.path.join(real_root, path))
+    foreign = "\\" in path and not os.path.lexists(os.path.join(root, path))
     if not parts or "\0" in path or foreign:
         raise LabelgenError(f"{where}: {path!r} is not a relative path with forward slashes")
     if path.startswith("/") or ".." in parts:
         raise LabelgenError(f"{where}: {path!r} must be relative to the root and without '..'")
-    real = os.path.realpath(os.path.join(real_root, path))
-    if os.path.commonpath([real, real_root]) != real_root:
-        raise LabelgenError(f"{where}: {path!r} is a link that leaves the root {real_root}")
 
 
 def _check_split(split: str, *, where: str) -> None:
@@ -196,7 +199,7 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
     Parameters
     ----------
     root : path-like
-        The folder. Hidden files and folders are passed over; links to folders are not followed.
+        The folder. Links are followed; hidden files and folders are passed over.
 
     Returns
     -------
@@ -209,7 +212,7 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
         If `root` is not a folder or holds no video.
     """
     _check_folder(Path(root))
-    paths = sorted(_video_paths(Path(root)))
+    paths = sorted(video_paths(Path(root)))
     if not paths:
         raise LabelgenError(
             f"there is no video below {os.path.abspath(root)}; looked for files ending in "
@@ -223,12 +226,26 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
     ]
 
 
-def _video_paths(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+def video_paths(root: Path) -> Iterator[str]:
+    """Yield the paths of all videos below a folder, relative to it, in no order.
+
+    Links to folders are followed, since whoever put them there wants it, but none into a folder
+    that it lies in.
+    """
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not _leads_back(Path(folder, name))
+        ]
         for name in files:
             if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
                 yield _text(Path(folder, name).relative_to(root).as_posix())
+
+
+def _leads_back(folder: Path) -> bool:
+    real = folder.resolve()
+    return folder.is_symlink() and real in (parent.resolve() for parent in folder.parents)
 
 
 def _text(path: str) -> str:

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from labelgen.shards.folder import RUN_FILE, find_shard_folder, planned_files, read_run, shard_files
+from labelgen.shards.generations import set_of_generation
 from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import read_seal
 from train import TrainError
@@ -157,19 +158,25 @@ def _find(location: Path) -> tuple[Path, str | None]:
 
 def _files_of(folder: Path, run: dict[str, Any], split: str | None) -> list[Path]:
     planned = planned_files(folder, run)
-    if split is not None and split not in planned:
-        raise TrainError(f"No split {split!r} in {folder}; it holds {', '.join(planned)}.")
-    if split is None and len(planned) > 1:
+    splits = sorted({set_of_generation(name) for name in planned})
+    if split is not None and split not in splits:
+        raise TrainError(f"No split {split!r} in {folder}; it holds {', '.join(splits)}.")
+    if split is None and len(splits) > 1:
         raise TrainError(
             f"{folder} holds several splits; name one of "
-            f"{', '.join(str(folder / name) for name in planned)}."
+            f"{', '.join(str(folder / name) for name in splits)}."
         )
     strays = set(shard_files(folder)).difference(*planned.values())
     if strays:
         raise TrainError(
             f"{folder} mixes extractions: {min(strays).name} is not in the plan of {RUN_FILE}."
         )
-    return [file for name in planned if split in (None, name) for file in planned[name]]
+    return [
+        file
+        for name, files in planned.items()
+        if split in (None, set_of_generation(name))
+        for file in files
+    ]
 
 
 def _seals(files: list[Path], config_hash: str) -> list[dict[str, Any]]:
