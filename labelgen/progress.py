@@ -153,6 +153,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def count_text(count: int, what: str) -> str:
+    """Return how many there are of a thing for people: ``1 frame``, ``2 frames``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def size_text(count: float) -> str:
     """Return a number of bytes for people: ``512 B``, ``335.0 kB`` or ``1.2 TB``."""
     unit = 0

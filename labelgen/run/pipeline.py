@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 from labelgen.errors import LabelgenError, StorageError
-from labelgen.progress import ProgressLine, duration, size_text
+from labelgen.progress import ProgressLine, count_text, duration, size_text
 from labelgen.run.engines import Limits, run_tasks
 from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, warm_kernels
-from labelgen.shards.folder import close_run, known_rows, locked, open_run
+from labelgen.shards.folder import FAILURES_FILE, close_run, known_rows, locked, open_run
 from labelgen.shards.generations import arrange
 from labelgen.shards.plan import ShardPlan, plan_set, sets_of
 from labelgen.shards.seal import Failure
@@ -24,6 +26,9 @@ from labelgen.signals import held, raise_lost, stop_once
 from labelgen.video.decode import with_frames
 from labelgen.video.manifest import find_videos, read_manifest
 
+_PATIENCE = 3.0
+_COMPILING = "compiling kernels for flow and labels, about half a minute; the next run finds them"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
@@ -31,6 +36,8 @@ class RunSummary:
 
     Attributes
     ----------
+    out : Path
+        The shard folder.
     shards, skipped : int
         Made now, and found sealed already.
     videos, clips : int
@@ -38,11 +45,12 @@ class RunSummary:
     failures : list of Failure
         Of all sealed shards in the folder.
     seconds : float
-        Wall time.
+        Wall time of making shards, without planning and compiling.
     stages : Counter
         Seconds by stage, added up over workers.
     """
 
+    out: Path
     shards: int
     skipped: int
     videos: int
@@ -53,12 +61,19 @@ class RunSummary:
 
     def lines(self) -> Iterator[str]:
         """Yield the summary for people, line by line."""
-        yield (
-            f"{self.clips} clips of {self.videos} videos in {self.shards} shards, "
-            f"{duration(self.seconds)}, {self.clips / max(self.seconds, 1e-9):.2f} clips/s"
-        )
-        if self.skipped:
-            yield f"{self.skipped} shards were sealed before and left as they are"
+        if not self.shards:
+            yield (
+                f"nothing to do: {count_text(self.skipped, 'shard')} in {self.out}, "
+                "all sealed before"
+            )
+        else:
+            yield (
+                f"{count_text(self.clips, 'clip')} of {count_text(self.videos, 'video')} in "
+                f"{count_text(self.shards, 'shard')}, {duration(self.seconds)}, "
+                f"{self.clips / max(self.seconds, 1e-9):.2f} clips/s"
+            )
+            if self.skipped:
+                yield f"{count_text(self.skipped, 'shard')} sealed before, left as they are"
         total = sum(self.stages.values())
         if self.clips and total:
             shares = (f"{name} {took / total:.0%}" for name, took in self.stages.most_common())
@@ -70,9 +85,12 @@ class RunSummary:
         if reasons:
             counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
             yield (
-                f"{len(self.failures)} videos failed ({counts}); see failures.csv, and once they "
-                "are mended, run the same command with --retry-failures"
+                f"{count_text(len(self.failures), 'video')} failed ({counts}); see "
+                f"{self.out / FAILURES_FILE}, and once they are mended, run the same command with "
+                "--retry-failures"
             )
+        if self.shards and self.clips:
+            yield (f"next: labelgen inspect {self.out}, or train pretrain --labels {self.out}")
 
 
 def run(
@@ -119,7 +137,6 @@ def run(
     KeyboardInterrupt
         On Ctrl-C and SIGTERM, after workers have stopped; sealed shards stay.
     """
-    started = time.monotonic()
     rows = find_videos(root) if manifest is None else read_manifest(manifest, root=root)
     source = root.resolve().name if manifest is None else manifest.stem
     with stop_once(), locked(out) as lock:
@@ -136,9 +153,14 @@ def run(
         except OSError as error:
             raise StorageError(f"cannot write to {out}: {error.strerror}") from None
         reports: list[ShardReport] = []
+        started = time.monotonic()
         try:
             # Absolute, so that however it was spelt, messages lose the same beginning.
             where = {"root": root.resolve(), "out": out}
+            if todo:
+                print(_plan_text(plans, todo, out=out, settings=settings), file=sys.stderr)
+            _warm(todo, settings=settings, limits=limits)
+            started = time.monotonic()
             _make_shards(todo, reports, **where, settings=settings, limits=limits, lock=lock)
         except StorageError as error:
             raise StorageError(_with_remedy(error, settings, todo, reports)) from None
@@ -150,6 +172,7 @@ def run(
             with held():
                 failures = close_run(out, held=lock is not None)
     return RunSummary(
+        out=out,
         shards=len(reports),
         skipped=len(plans) - len(todo),
         videos=sum(report.videos for report in reports),
@@ -157,6 +180,48 @@ def run(
         failures=failures,
         seconds=time.monotonic() - started,
         stages=sum((report.seconds for report in reports), Counter()),
+    )
+
+
+def _plan_text(
+    plans: Sequence[ShardPlan],
+    todo: Sequence[ShardPlan],
+    *,
+    out: Path,
+    settings: ExtractSettings,
+) -> str:
+    videos, clips = (
+        sum(len(plan.rows) for plan in plans),
+        sum(plan.clips for plan in plans),
+    )
+    left = sum(plan.clips for plan in todo)
+    size = size_text(max(left, 1) * settings.bytes_per_clip())
+    return (
+        f"{count_text(videos, 'video')}, about {count_text(clips, 'clip')}, in "
+        f"{count_text(len(plans), 'shard')} in {out}; {len(todo)} to make, about {size}"
+    )
+
+
+def _warm(todo: Sequence[ShardPlan], *, settings: ExtractSettings, limits: Limits) -> None:
+    """Compile before workers begin, and say how long the work will take."""
+    if not todo or not settings.needs_flow:
+        return
+    # Nothing is said where they are compiled already.
+    patience = threading.Timer(_PATIENCE, print, [_COMPILING], {"file": sys.stderr})
+    patience.start()
+    try:
+        seconds = warm_kernels(settings)
+    finally:
+        patience.cancel()
+    # LLVM calls back while it compiles, and swallows what is raised then.
+    raise_lost()
+    workers = max(limits.workers, 1)
+    left = sum(plan.clips for plan in todo)
+    help_each_other = "" if len(todo) >= workers else ", some of them at one shard together"
+    print(
+        f"{count_text(workers, 'worker')}{help_each_other}: about "
+        f"{duration(left * seconds / workers)} and the time that decoding and writing take",
+        file=sys.stderr,
     )
 
 
@@ -173,9 +238,6 @@ def _make_shards(
     """Make shards, and add what comes of each to `reports`."""
     if not plans:
         return
-    warm_kernels(settings)
-    # LLVM calls back while it compiles, and swallows what is raised then.
-    raise_lost()
     # The largest first, so that no long shard is left to one worker at the end.
     plans = sorted(plans, key=lambda plan: -plan.clips)
     with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch:
