@@ -5,7 +5,10 @@ VENV      := .venv
 BIN       := $(VENV)/bin
 PIP       := $(BIN)/pip install --quiet --constraint constraints.txt
 
-DATASET   ?= demo
+# Whose videos are named is not asking for the demo's.
+ifndef DATASET
+DATASET   := $(if $(DATA_ROOT),folder,demo)
+endif
 DATA_ROOT ?= data/$(DATASET)
 OUT       ?= shards/$(DATASET)
 MANIFEST  ?= manifests/$(DATASET).csv
@@ -21,7 +24,9 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo "DATASET=$(DATASET)  DATA_ROOT=$(DATA_ROOT)  OUT=$(OUT)  WORKERS=$(or $(WORKERS),one per core)"
-	@echo "FLAGS go to labelgen extract, for example FLAGS='--crops center --no-boundaries'"
+	@echo "SPLIT='train1 test1' chooses splits of a dataset with official lists; LISTS names their folder"
+	@echo "FLAGS go to labelgen extract, for example FLAGS='--crops center --no-boundaries' or FLAGS=--add"
+	@echo "TRAIN_FLAGS go to train pretrain, for example TRAIN_FLAGS='--epochs 5 --workers 8'"
 
 labels: labels-$(DATASET)  ## extract DATASET (demo, folder, ucf101, hmdb51, kinetics400) into OUT
 
@@ -35,20 +40,25 @@ include $(WORKFLOWS)
 
 # One recipe for every dataset; a workflow sets SPLIT and WORKFLOW_FLAGS where it needs them.
 define extract_dataset
-$(BIN)/labelgen manifest $(DATASET) --root "$(DATA_ROOT)" $(addprefix --split ,$(SPLIT)) -o "$(MANIFEST)"
+$(BIN)/labelgen manifest $(DATASET) --root "$(DATA_ROOT)" $(addprefix --split ,$(SPLIT)) \
+    $(if $(LISTS),--splits "$(LISTS)") -o "$(MANIFEST)"
 $(BIN)/labelgen extract --manifest "$(MANIFEST)" --root "$(DATA_ROOT)" --out "$(OUT)" \
     $(addprefix --workers ,$(WORKERS)) $(WORKFLOW_FLAGS) $(FLAGS)
 $(BIN)/labelgen verify "$(OUT)"
 endef
 
 # The demo videos are fewer than few: a smaller width, rate and batch, one video in five held out.
-PRETRAIN := --recipe small --width 0.25 --lr 0.003 --batch 4 --val 0.2
+SMALL_DEMO := --recipe small --width 0.25 --lr 0.003 --batch 4 --val 0.2
+RECIPE     ?= $(if $(filter kinetics400,$(DATASET)),kinetics,ucf101)
+PRETRAIN    = $(if $(filter demo,$(DATASET)),$(SMALL_DEMO) --epochs 8,--recipe $(RECIPE))
+# Shards that are there are not extracted and verified again.
+MADE        = $(if $(wildcard $(OUT)/run.json),,labels-$(DATASET))
 
-pretrain: labels-demo $(VENV)/.train  ## pre-train C3D on the demo labels, in a few CPU minutes
-	$(BIN)/train pretrain --labels shards/demo --out runs/demo --epochs 8 $(PRETRAIN)
+pretrain: $(MADE) $(VENV)/.train  ## pre-train C3D on the shards of DATASET; of the demo, in a few CPU minutes
+	$(BIN)/train pretrain --labels "$(OUT)" --out runs/$(DATASET) $(PRETRAIN) $(TRAIN_FLAGS)
 
 demo: labels-demo $(VENV)/.train  ## labels, a short pretrain, and its curve as a picture
-	$(BIN)/train pretrain --labels shards/demo --out runs/demo-short --epochs 3 $(PRETRAIN)
+	$(BIN)/train pretrain --labels shards/demo --out runs/demo-short $(SMALL_DEMO) --epochs 3
 	$(BIN)/train curve runs/demo-short -o runs/demo-short/curve.png
 
 test: $(VENV)/.test  ## run the tests

@@ -158,7 +158,7 @@ def manifest(
     help="Crops to label: all (1020), center, grid:S (every S pixels) or random:K.  "
     "[default: all; center with --profile authors]",
 )
-@_setting("--seed", help="Seed of random:K.")
+@_setting("--seed", type=click.IntRange(min=0), help="Seed of random:K.")
 @_setting(
     "--profile",
     type=click.Choice(PROFILES),

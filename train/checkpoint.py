@@ -138,9 +138,11 @@ def check_same(
 def export(run: Path, output: Path) -> None:
     """Write the backbone of a run's best checkpoint as safetensors, its config in the metadata."""
     try:
-        from safetensors.torch import save_file
+        from safetensors.torch import save as packed
     except ImportError:
-        raise TrainError("Export needs the package safetensors; pip install safetensors.") from None
+        raise TrainError(
+            "Export needs the package safetensors; pip install safetensors, or the extra 'export'."
+        ) from None
     content = load(run / "best.pt")
     prefix = "backbone."
     weights = {
@@ -154,5 +156,9 @@ def export(run: Path, output: Path) -> None:
         "labels": json.dumps(content["labels"], sort_keys=True),
         "epochs": str(content["progress"]["epoch"]),
     }
-    with replacing(output) as partial:
-        save_file(weights, partial, metadata=metadata)
+    try:
+        with replacing(output) as partial:
+            # The stream makes a file as others are made; by path, only its owner could read it.
+            partial.write_bytes(packed(weights, metadata=metadata))
+    except OSError as error:
+        raise TrainError(f"{output} cannot be written ({error.strerror or error}).") from None

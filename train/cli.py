@@ -15,7 +15,7 @@ import labelgen
 from labelgen.errors import LabelgenError
 from train import NonFiniteError, StoppedError
 from train.recipe import INITS, PIXELS, RECIPES, STILL, TARGETS, Recipe
-from train.state import exit_code
+from train.state import EXIT_DONE, EXIT_ERROR, EXIT_MISTAKE, EXIT_STOPPED, exit_code
 
 if TYPE_CHECKING:
     from train.device import Machine
@@ -73,7 +73,7 @@ width_option = _recipe_option(
 )
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(labelgen.__version__, prog_name="train")
 def cli() -> None:
     """Pre-train C3D on motion and appearance labels.
@@ -233,6 +233,7 @@ def export(run: Path, output: Path) -> None:
     from train.checkpoint import export
 
     export(run, output)
+    print(f"{output}: the backbone of {run}/best.pt", file=sys.stderr)
 
 
 @cli.command()
@@ -252,7 +253,11 @@ def curve(run: Path, output: Path) -> None:
 @_recipe_option("--batch", "Samples per step.", type=int)
 @_recipe_option("--views", "Samples cut from each clip that is read.", type=int)
 @click.option(
-    "--seconds", type=float, default=10.0, show_default=True, help="Length of each measurement."
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Length of each measurement.",
 )
 @click.option(
     "--baseline",
@@ -293,15 +298,27 @@ def bench(
 def main() -> None:
     """Entry point: a user's mistake is one sentence, not a traceback."""
     try:
-        cli()
+        cli(standalone_mode=False)
+        code = EXIT_DONE
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("train: Stopped at once; the last checkpoint stands, if there is one.", err=True)
+        code = EXIT_STOPPED
     except (LabelgenError, NonFiniteError, StoppedError) as error:
         if not getattr(error, "silent", False):
             again = " Run the same command again to go on." * isinstance(error, StoppedError)
             click.echo(f"train: {error}{again}", err=True)
-        _leave(exit_code(error))
-    except Exception:
-        traceback.print_exc()
-        _leave(1)
+        code = exit_code(error)
+    except Exception as error:
+        code = EXIT_ERROR
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            click.echo("train: PyTorch is not installed; pip install torch.", err=True)
+            code = EXIT_MISTAKE
+        else:
+            traceback.print_exc()
+    _leave(code)
 
 
 def _leave(code: int) -> None:

@@ -75,9 +75,7 @@ def _draw(axes: Any, line: list[float | None], **style: Any) -> None:
     epochs = [epoch for epoch, _ in points]
     axes.plot(epochs, [max(value, LOWEST) for _, value in points], marker=".", **style)
     below = [epoch for epoch, value in points if value < LOWEST]
-    axes.plot(
-        below, [LOWEST] * len(below), "v", color=style["color"], markersize=9, clip_on=False
-    )
+    axes.plot(below, [LOWEST] * len(below), "v", color=style["color"], markersize=9, clip_on=False)
 
 
 def _caption(record: dict[str, Any]) -> str:

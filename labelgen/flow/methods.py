@@ -100,7 +100,7 @@ def flow_settings(
     try:
         known.check(**values)
     except ValueError as error:
-        raise LabelgenError(f"flow method {method} does not take {values}: {error}") from None
+        raise LabelgenError(f"flow method {method}: {error}") from None
     return FlowSettings(method, values, size)
 
 

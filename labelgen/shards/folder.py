@@ -114,6 +114,8 @@ def open_run(
     record = _record(settings, plans)
     earlier = read_run(folder) if (folder / RUN_FILE).exists() else {}
     _check_same_run(folder, earlier or record, record)
+    if not earlier:
+        _check_strays(folder, record["config_hash"])
     # Before anything is written, since what is left over may be what fills the disk.
     _remove_left_over(folder, held=held)
     for key in ("plan", "manifests"):
@@ -148,6 +150,17 @@ def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any
             f"{folder} was begun with other settings; choose another --out. "
             f"Differing (there, now): {'; '.join(differing)}"
         )
+
+
+def _check_strays(folder: Path, config_hash: str) -> None:
+    """Refuse to write over sealed shards of other settings, whose run record is gone."""
+    for file in shard_files(folder):
+        seal = read_seal(file)
+        if seal is not None and seal["config_hash"] != config_hash:
+            raise LabelgenError(
+                f"{folder} holds {file.name}, made with other settings, and no {RUN_FILE}; choose "
+                "another --out"
+            )
 
 
 def _is_done(folder: Path, plan: ShardPlan, config_hash: str, *, retry: bool) -> bool:

@@ -48,7 +48,8 @@ def summary_lines(path: Path, *, workers: int = 1) -> Iterator[str]:
     yield from _failure_lines(folder)
     config = run["config"]
     yield f"clips   {config['clip_length']} frames, one every {config['clip_stride']}"
-    yield f"flow    {', '.join(f'{key} {value}' for key, value in config['flow'].items())}"
+    if config["labels"]:
+        yield f"flow    {', '.join(f'{key} {value}' for key, value in config['flow'].items())}"
     yield f"crops   {config['crops']}, profile {config['profile']}"
     yield from _array_lines(sealed)
     if config["labels"]:

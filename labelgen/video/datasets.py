@@ -14,12 +14,18 @@ from typing import NamedTuple
 from joblib import cpu_count
 
 from labelgen.errors import LabelgenError
+from labelgen.files import replacing
+from labelgen.progress import count_text
 from labelgen.video.decode import with_frames
-from labelgen.video.manifest import ManifestRow, find_videos, video_paths, write_manifest
+from labelgen.video.manifest import (
+    ManifestRow,
+    find_videos,
+    parse_manifest,
+    video_paths,
+    write_manifest,
+)
 
 TABLE_NAME = "data_manifest.csv"
-
-_EXAMPLES = 3
 
 
 class DatasetSplit(NamedTuple):
@@ -77,8 +83,7 @@ class SplitFound(NamedTuple):
             of_classes = f" of {self.split.classes}" if self.split.classes >= 0 else ""
             line += f", {len(classes)}{of_classes} classes"
         if self.missing:
-            examples = ", ".join(self.missing[:_EXAMPLES])
-            line += f"; {len(self.missing)} listed videos are not on disk, for example {examples}"
+            line += f"; {count_text(len(self.missing), 'listed video')} not on disk"
         return line
 
 
@@ -253,9 +258,45 @@ def write_dataset_manifest(
 ) -> list[str]:
     """Write the manifest of a dataset and return one line per split, expected against found.
 
-    Parameters and errors are those of `find_dataset`; `output` is the CSV file.
+    Parameters and errors are those of `find_dataset`; `output` is the CSV file. Frame counts that
+    it holds already are kept for videos that have not changed since. Listed videos that are not on
+    disk are named in a file beside it.
     """
     found = find_dataset(dataset, root=root, lists=lists, splits=splits)
     rows = [row for split in found for row in split.rows]
+    rows = _with_known_frames(rows, output, root=root)
     write_manifest(with_frames(rows, root=root, workers=cpu_count()), output)
-    return [*(split.report() for split in found), f"{output}: {len(rows)} videos"]
+    lines = [*(split.report() for split in found), f"{output}: {count_text(len(rows), 'video')}"]
+    missing = [path for split in found for path in split.missing]
+    absent = output.with_suffix(".missing.txt")
+    absent.unlink(missing_ok=True)
+    if missing:
+        with replacing(absent) as partial:
+            partial.write_text("".join(f"{path}\n" for path in missing), encoding="utf-8")
+        lines.append(f"{absent}: all listed videos that are not on disk")
+    return lines
+
+
+def _with_known_frames(
+    rows: Iterable[ManifestRow], output: Path, *, root: Path
+) -> list[ManifestRow]:
+    try:
+        known = {row.path: row.frames for _, row in parse_manifest(output)}
+        written = output.stat().st_mtime
+    except (LabelgenError, OSError):
+        return list(rows)
+    return [
+        row._replace(frames=known[row.path])
+        if row.path in known and _changed(root / row.path) < written
+        else row
+        for row in rows
+    ]
+
+
+def _changed(file: Path) -> float:
+    """Return when a file's content or place changed last, in seconds since 1970."""
+    try:
+        status = file.stat()
+    except OSError:
+        return float("inf")
+    return max(status.st_mtime, status.st_ctime)

@@ -15,6 +15,7 @@ import numpy as np
 
 from labelgen.errors import VideoError
 from labelgen.geometry import FRAME_SIZE, frame_size_for_flow
+from labelgen.progress import each
 from labelgen.video.manifest import ManifestRow
 
 # OpenCV reads its level from the environment when it is loaded, which may have been done before.
@@ -128,11 +129,21 @@ class Video:
         if self.truncated and self.decoded:
             raise VideoError("truncated", self.truncation())
         if not self.decoded:
-            raise VideoError("unopenable", f"{self.name} opens but none of its frames decodes")
+            raise VideoError(
+                "unopenable",
+                f"{self.name} opens, but none of its frames decodes: this OpenCV has no decoder for "
+                f"its codec {self._codec()}, or the file is damaged; convert it, as by "
+                "`ffmpeg -i IN -c:v libx264 OUT.mp4`, if it plays elsewhere",
+            )
         raise VideoError(
             "too_short",
             f"{self.name} has {self.decoded} frames, fewer than a clip's {clip_length}",
         )
+
+    def _codec(self) -> str:
+        number = int(self._capture.get(cv2.CAP_PROP_FOURCC))
+        letters = number.to_bytes(4, "little", signed=number < 0).decode("latin-1")
+        return letters if letters.isprintable() and letters.strip() else "of no name"
 
     def close(self) -> None:
         """Release the decoder."""
@@ -187,7 +198,7 @@ def claimed_frames(path: str | os.PathLike[str]) -> int:
 
 
 def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> list[ManifestRow]:
-    """Return rows whose missing frame counts are read from the videos' headers.
+    """Return rows whose missing frame counts are read from the videos' headers, with progress.
 
     Parameters
     ----------
@@ -198,12 +209,9 @@ def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> lis
     workers : int
         Threads to read headers with.
     """
-    # Whoever just reads a video needs no joblib.
-    from joblib import Parallel, delayed
-
     unknown = [row.path for row in rows if row.frames < 0]
-    counts = Parallel(n_jobs=max(workers, 1), prefer="threads")(
-        delayed(claimed_frames)(root / path) for path in unknown
+    counts = each(
+        lambda path: claimed_frames(root / path), unknown, workers=workers, unit="headers"
     )
     found = dict(zip(unknown, counts, strict=True))
     return [row if row.frames >= 0 else row._replace(frames=found[row.path]) for row in rows]
