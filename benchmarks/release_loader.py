@@ -20,7 +20,7 @@ import numpy as np
 from labelgen.geometry import CROP_SIZE
 from labelgen.labels.partitions import PARTITIONS
 from train.data.dataset import ClipDataset
-from train.data.sampler import view_of
+from train.data.sampler import HELD_OUT, views_of
 from train.data.shards import open_shards
 
 SOURCE_SIZE = (341, 256)  # width, height: the release's frames have a short side of 256
@@ -31,14 +31,15 @@ def sampler(labels: str, folder: Path, *, clips: int = 12) -> Callable[[], objec
     """Write some clips of a shard set as loose images; return what makes one sample of them."""
     write_loose_images(labels, folder, clips=min(clips, open_shards(labels).clips))
     homes = cycle(sorted(folder.iterdir()))
-    return lambda: loose_sample(next(homes), view_of(0, 0, 0, 1020))
+    (view,) = views_of(0, 0, 0, crops=1020)
+    return lambda: loose_sample(next(homes), view)
 
 
 def write_loose_images(labels: str, folder: Path, *, clips: int) -> None:
     """Write some clips as the release has them: a JPEG per frame and per flow component."""
-    dataset = ClipDataset(open_shards(labels), augment=False)
+    dataset = ClipDataset(open_shards(labels))
     for clip in range(clips):
-        frames = dataset[0, clip][0].numpy()
+        frames = dataset[HELD_OUT, clip].frames[0].numpy()
         home = folder / str(clip)
         home.mkdir()
         for t, frame in enumerate(frames):

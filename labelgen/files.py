@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -93,7 +94,15 @@ def replacing(file: Path, *, tidy: bool = True) -> Iterator[Path]:
         good if the block raises.
     tidy : bool, optional
         Whether to look through the folder first for what dead processes left half-written of it.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, or what has that name is no regular file.
     """
+    if file.exists() and not file.is_file():
+        # Such as a folder, or a device, which renaming would take the place of.
+        raise OSError(errno.EINVAL, "there is something that is no regular file", str(file))
     if tidy:
         _remove_dead(file)
     partial = partial_name(file)

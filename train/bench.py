@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import runpy
 import statistics
@@ -53,46 +54,73 @@ def run(
         A Python file whose ``sampler(labels, folder)`` returns a function that loads one sample in
         another way; it may write to the folder. Both ways are timed in turns, on one core.
     """
+    if not 0 < seconds < math.inf:
+        raise TrainError(f"--seconds must be above 0 and finite, not {seconds}.")
     device = choose_device(machine.device)
     shards = open_shards(labels)
     bf16 = use_bf16(device, machine.precision)
+    make_sampler = None if baseline is None else _sampler_of(baseline)
     step = Step(recipe, machine, device)
+    with loader_of(shards, recipe=recipe, workers=0, device=device) as loader:
+        drawn = next(batches(loader, shards, recipe=recipe))
+    alone = rate(lambda: step(drawn), recipe.batch, seconds, finish=step.finish)
     with loader_of(shards, recipe=recipe, workers=machine.workers, device=device) as loader:
         loads = batches(loader, shards, recipe=recipe)
         drain(loads, machine.workers)
         loader_rate = rate(lambda: next(loads), recipe.batch, seconds)
-        drawn = next(loads)
-        alone = rate(lambda: step(drawn), recipe.batch, seconds, finish=step.finish)
+        drain(loads, machine.workers)
         both = rate(lambda: step(next(loads)), recipe.batch, seconds, finish=step.finish)
     frames = "JPEG" if shards.jpeg else "raw"
     lines = [
         f"{describe(device)}; {os.cpu_count()} cores; PyTorch {torch.__version__}",
         _line("loader alone", loader_rate, f"{frames} frames, {machine.workers} workers"),
-        _line("step alone", alone, f"{'bf16' if bf16 else 'fp32'}, batch {recipe.batch}"),
+        _line("step alone", alone, f"{_precision(device, bf16=bf16)}, batch {recipe.batch}"),
     ]
     if bf16:
         plain = Step(recipe, replace(machine, precision="fp32", compiled=False), device, plain=True)
         slow = rate(lambda: plain(drawn), recipe.batch, seconds, finish=plain.finish)
-        lines.append(_line("step, fp32 contiguous", slow, f"{alone / slow:.2f} x"))
+        name = f"step, {_precision(device, bf16=False)} contiguous"
+        lines.append(_line(name, slow, f"{alone / slow:.2f} x"))
     lines.append(_line("both", both))
-    if baseline is not None:
-        lines += _compare(labels, shards, recipe=recipe, seconds=seconds, baseline=baseline)
+    if make_sampler is not None and baseline is not None:
+        lines += _compare(
+            labels, shards, recipe, seconds=seconds, make_sampler=make_sampler, name=baseline.stem
+        )
     slower = "loader" if loader_rate < alone else "step"
     times = max(loader_rate, alone) / min(loader_rate, alone)
     lines.append(f"The {slower} limits: it is {times:.1f} times slower than the other.")
     return "\n".join(lines)
 
 
+def _precision(device: torch.device, *, bf16: bool) -> str:
+    if bf16:
+        return "bf16"
+    return "fp32" if device.type == "cpu" else "fp32, convolutions in TF32"
+
+
 def _line(name: str, value: float, remark: str = "") -> str:
     return f"{name:<28}{value:10.1f} samples/s" + (f"  ({remark})" if remark else "")
 
 
-def _compare(
-    labels: str, shards: ShardSet, *, recipe: Recipe, seconds: float, baseline: Path
-) -> list[str]:
-    make_sampler = runpy.run_path(str(baseline)).get("sampler")
-    if make_sampler is None:
+def _sampler_of(baseline: Path) -> Callable[[str, Path], Callable[[], Any]]:
+    try:
+        make_sampler = runpy.run_path(str(baseline)).get("sampler")
+    except Exception as error:
+        raise TrainError(f"{baseline} cannot be run: {type(error).__name__}: {error}.") from None
+    if not callable(make_sampler):
         raise TrainError(f"{baseline} defines no function sampler(labels, folder) to compare with.")
+    return make_sampler
+
+
+def _compare(
+    labels: str,
+    shards: ShardSet,
+    recipe: Recipe,
+    *,
+    seconds: float,
+    make_sampler: Callable[[str, Path], Callable[[], Any]],
+    name: str,
+) -> list[str]:
     ours, theirs = [], []
     with (
         loader_of(shards, recipe=recipe, workers=0, device=torch.device("cpu")) as loader,
@@ -106,7 +134,7 @@ def _compare(
     fast, slow = statistics.median(ours), statistics.median(theirs)
     return [
         _line("loader, one process", fast, f"best {max(ours):.0f}, worst {min(ours):.0f}"),
-        _line(baseline.stem, slow, f"{fast / slow:.0f} x slower"),
+        _line(name, slow, f"{fast / slow:.0f} x slower"),
     ]
 
 

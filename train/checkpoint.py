@@ -7,8 +7,9 @@ are initialised, and every choice of the loader is a function of (seed, epoch, c
 
 from __future__ import annotations
 
+import io
 import json
-import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from train.recipe import Recipe
 
 FORMAT = "motion-appearance-checkpoint"
 FORMAT_VERSION = 2
+_KEYS = {"model", "optimizer", "sums", "moments", "progress", "recipe", "labels"}
 
 
 @dataclass
@@ -71,10 +73,12 @@ def save(
         "recipe": recipe.as_dict(),
         "labels": labels,
     }
-    # Through a stream: given a path, torch writes its name into the file.
+    # In memory first: torch tells of a full disk by an error of its own.
+    image = io.BytesIO()
+    torch.save(content, image)
     try:
-        with replacing(path) as partial, partial.open("wb") as stream:
-            torch.save(content, stream)
+        with replacing(path) as partial:
+            partial.write_bytes(image.getbuffer())
     except OSError as error:
         raise TrainError(
             f"{path} cannot be written ({error.strerror or error}); see to it, and run the same "
@@ -95,16 +99,16 @@ def load(path: Path) -> dict[str, Any]:
             f"There is no checkpoint {path}; give the folder of a `train pretrain` run."
         )
     try:
+        with zipfile.ZipFile(path) as archive:
+            spoilt = archive.testzip()  # torch looks at no checksum
+        if spoilt is not None:
+            raise ValueError(f"its part {spoilt} differs from its checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        found = content.get("format"), content.get("format_version")
+    except Exception as error:  # a damaged file raises nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainError(f"{path} is damaged or not a checkpoint ({reason}).") from None
-    found = (
-        (content.get("format"), content.get("format_version"))
-        if isinstance(content, dict)
-        else None
-    )
-    if found != (FORMAT, FORMAT_VERSION):
+    if found != (FORMAT, FORMAT_VERSION) or not content.keys() >= _KEYS:
         raise TrainError(f"{path} is not a checkpoint of this trainer (it says {found}).")
     return content
 

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,14 @@ import labelgen
 from labelgen.errors import LabelgenError
 from train import NonFiniteError, StoppedError
 from train.recipe import INITS, PIXELS, RECIPES, STILL, TARGETS, Recipe
-from train.state import EXIT_DONE, EXIT_ERROR, EXIT_MISTAKE, EXIT_STOPPED, exit_code
+from train.state import (
+    EXIT_DONE,
+    EXIT_ERROR,
+    EXIT_MISTAKE,
+    EXIT_STOPPED,
+    exit_code,
+    recorded,
+)
 
 if TYPE_CHECKING:
     from train.device import Machine
@@ -31,7 +39,7 @@ precision_option = click.option(
     type=click.Choice(["auto", "bf16", "fp32"]),
     default="auto",
     show_default=True,
-    help="bf16 autocast; auto: where the hardware has bf16 matrix units.",
+    help="bf16 autocast, on GPUs; auto: where they have bf16 matrix units.",
 )
 workers_option = click.option(
     "--workers",
@@ -172,24 +180,25 @@ def pretrain(
     """Train C3D on label shards, or go on with it."""
     from train import loop
 
-    machine = _machine(
-        device,
-        workers,
-        precision=precision,
-        accumulate=accumulate,
-        compiled=compiled,
-        skip_bad=skip_bad,
-    )
-    loop.pretrain(
-        labels=labels,
-        out=out,
-        val=val,
-        recipe=_recipe(recipe_name, overrides),
-        machine=machine,
-        group_by=group_by,
-        save_every=save_every,
-        tensorboard=tensorboard,
-    )
+    with recorded(out):
+        machine = _machine(
+            device,
+            workers,
+            precision=precision,
+            accumulate=accumulate,
+            compiled=compiled,
+            skip_bad=skip_bad,
+        )
+        loop.pretrain(
+            labels=labels,
+            out=out,
+            val=val,
+            recipe=_recipe(recipe_name, overrides),
+            machine=machine,
+            group_by=group_by,
+            save_every=save_every,
+            tensorboard=tensorboard,
+        )
 
 
 def _machine(device: str, workers: int | None, **settings: Any) -> Machine:
@@ -297,6 +306,9 @@ def bench(
 
 def main() -> None:
     """Entry point: a user's mistake is one sentence, not a traceback."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # no file of ours may take the place of a closed stream
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     try:
         cli(standalone_mode=False)
         code = EXIT_DONE
@@ -324,8 +336,9 @@ def main() -> None:
 def _leave(code: int) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         # Leaving in order would wait for ranks that may be waiting for this one.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

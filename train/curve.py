@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from labelgen.files import replacing
 from train import TrainError
 from train.log import read_log
 
@@ -56,7 +57,8 @@ def draw_curve(run: Path, output: Path) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.supxlabel(_caption(history[-1]), fontsize="small", x=0.01, ha="left")
     try:
-        figure.savefig(output, dpi=120)
+        with replacing(output) as partial:
+            figure.savefig(partial, dpi=120, format=output.suffix[1:] or "png")
     except (OSError, ValueError) as error:
         raise TrainError(f"{output} cannot be written: {error}.") from None
 

@@ -18,11 +18,11 @@ class Machine:
     """How a run is computed; free to change when it is resumed, unlike the recipe."""
 
     device: str = "auto"  # auto, cpu, cuda or cuda:N
-    precision: str = "auto"  # bf16, fp32, or auto: bf16 where the hardware multiplies it
+    precision: str = "auto"  # bf16, fp32, or auto: bf16 where a GPU multiplies it
     workers: int = 0  # loader processes per rank
     accumulate: int = 1  # parts of a batch computed one after the other, to save memory
     compiled: bool = False
-    skip_bad: bool = False  # leave out clips whose frames do not decode
+    skip_bad: bool = False  # leave out clips that cannot be read
 
 
 def ranks_here() -> int:
@@ -52,6 +52,11 @@ def choose_device(name: str) -> torch.device:
         raise TrainError(
             f"--device {name}: PyTorch {torch.__version__} sees no GPU; use --device cpu."
         )
+    if ranks_here() > count:  # said by every rank, so that none waits for another
+        raise TrainError(
+            f"{ranks_here()} ranks need a GPU each, and this machine has {count}; start fewer, or "
+            "use --device cpu."
+        )
     index = int(name[5:]) if name.startswith("cuda:") else int(os.environ.get("LOCAL_RANK", 0))
     if index >= count:
         raise TrainError(
@@ -64,18 +69,24 @@ def choose_device(name: str) -> torch.device:
 
 
 def use_bf16(device: torch.device, precision: str) -> bool:
-    """Whether to autocast: where asked for, else where the hardware has bf16 matrix units."""
+    """Whether to autocast: where asked for, else where a GPU has bf16 matrix units.
+
+    Raises
+    ------
+    TrainError
+        It is asked for on a CPU. There PyTorch 2.13 computes the weights' gradients of 3D
+        convolutions on small maps, such as conv5's 2x7x7, from memory that nobody has written.
+    """
+    if device.type == "cpu":
+        if precision == "bf16":
+            raise TrainError(
+                "--precision bf16: on CPUs, PyTorch's gradients of 3D convolutions are wrong in "
+                "bf16; use fp32."
+            )
+        return False
     if precision != "auto":
         return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return has_amx()
-
-
-def has_amx() -> bool:
-    """Whether the CPU has AMX bf16 tiles; other CPUs emulate bf16, slower than float32."""
-    info = Path("/proc/cpuinfo")
-    return info.is_file() and " amx_bf16" in info.read_text()
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def default_workers(device: str) -> int:

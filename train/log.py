@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from labelgen.files import replacing
+from labelgen.files import replacing, write_json
 from labelgen.progress import duration
 from train import TrainError
 from train.recipe import Recipe
@@ -56,9 +58,7 @@ class Clock:
             f"{rate:.3g} samples/s, waiting {self.waited / seconds:.0%}, "
             f"{duration(steps_left * seconds / self.done)} left"
         )
-        print(
-            f"\r{line}\x1b[K" if terminal else line, end="" if terminal else "\n", file=sys.stderr
-        )
+        say(f"\r{line}\x1b[K" if terminal else f"{line}\n")
 
     def speed(self) -> dict[str, float]:
         """Figures for the log, over this epoch (since the restart, if it was resumed in it)."""
@@ -124,17 +124,17 @@ class Reporter:
 
     def begin(self, history: list[dict[str, Any]], *, recipe: Recipe, where: str) -> None:
         """Say what begins, and bring the files up to what a checkpoint knows."""
-        (self._out / "recipe.json").write_text(json.dumps(recipe.as_dict(), indent=1) + "\n")
+        write_json(self._out / "recipe.json", recipe.as_dict())
         self._epochs = recipe.epochs
         if self._tensorboard:
             self._board = TensorBoard(self._out / "tensorboard")
         self._write(history)
-        _say(where)
+        _say_line(where)
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         """Tell of an epoch that is finished."""
         self._write(history)
-        _say(summary(history[-1]))
+        _say_line(summary(history[-1]))
         if self._board:
             self._board.add(history[-1])
 
@@ -144,8 +144,20 @@ class Reporter:
         write_running(self._out, f"{len(history)} of {self._epochs} epochs are done")
 
 
-def _say(line: str) -> None:
-    print(f"\r{line}\x1b[K" if sys.stderr.isatty() else line, file=sys.stderr)
+def say(text: str, *, file: TextIO | None = None) -> None:
+    """Write to stderr, or another stream; that nobody listens any more ends no training."""
+    stream = sys.stderr if file is None else file
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # What is buffered would be tried, and fail, again when Python ends.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _say_line(line: str) -> None:
+    say(f"\r{line}\x1b[K\n" if sys.stderr.isatty() else f"{line}\n")
 
 
 class TensorBoard:
@@ -179,9 +191,16 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     Raises
     ------
     TrainError
-        The folder holds no log.
+        The folder holds no log, or a damaged one.
     """
     path = run / LOG_FILE
     if not path.is_file():
         raise TrainError(f"There is no {path}; give the folder of a `train pretrain` run.")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        history = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        wanted = {"epoch", "train", "held_out"}
+        if all(wanted <= record.keys() for record in history):
+            return history
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise TrainError(f"{path} is damaged; going on with the run writes it again.")

@@ -8,16 +8,17 @@ Run the same command again to go on after a stop.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from labelgen.shards.folder import locked
-from train import NonFiniteError, StoppedError, checkpoint, log
+from train import NonFiniteError, StoppedError, TrainError, checkpoint, log
 from train.checkpoint import Progress
 from train.data.dataset import ClipDataset
 from train.data.loader import Batch, Loader
@@ -26,12 +27,14 @@ from train.data.split import Data, label_moments, open_data
 from train.device import Machine, choose_device
 from train.metrics import LabelStats
 from train.models.heads import set_rate
-from train.ranks import Ranks, distributed, is_chief
+from train.ranks import Ranks, distributed
 from train.recipe import Recipe
-from train.state import recorded
 from train.step import Learner, Pending
 from train.stop import GRACE, StopRequest
 from train.tasks.pretrain import Pretraining
+
+_ROUNDS = 16
+"""Batches of an evaluation between two questions whether another rank was asked to stop."""
 
 
 class _Launched(NamedTuple):
@@ -64,6 +67,12 @@ class Run:
         content: dict[str, Any] | None = None,
     ) -> None:
         self.data, self.recipe, self.ranks, self.out = data, recipe, ranks, out
+        self.device = device
+        if recipe.views > 2 * len(data.train.crops):
+            raise TrainError(
+                f"--views {recipe.views}: these shards have {len(data.train.crops)} crops, so only "
+                f"{2 * len(data.train.crops)} views of a clip."
+            )
         self.moments = content["moments"] if content else ranks.once(lambda: label_moments(data))
         self.task = Pretraining(recipe, moments=self.moments, device=device)
         self.learner = Learner(
@@ -100,7 +109,7 @@ class Run:
         keys = self.order.steps_of(progress.epoch, start=progress.step)
         batches = clock.waiting(self.loader.read(part for k in keys for part in self.share.of(k)))
         for step in range(progress.step + 1, steps + 1):
-            parts = [next(batches) for _ in range(self.share.accumulate)]
+            parts = [next(batches) for _ in range(self.share.parts(self.order.batch))]
             before, self._ahead = self._ahead, self._launch(step, parts, stop)
             # The step before is looked at while the device is at this one.
             stopping = self._settle(before, clock) or self._asked_alone(stop)
@@ -143,8 +152,8 @@ class Run:
     def _not_finite(self, what: str) -> None:
         self.ranks.all_raise(
             NonFiniteError(
-                f"{what}; the last checkpoint is from before. Try a lower --lr, --clip-grad, or "
-                "--batch-norm."
+                f"{what}; the last checkpoint, if there is one, is from before. Try a lower --lr, "
+                "--clip-grad, or --batch-norm."
             )
         )
 
@@ -157,17 +166,25 @@ class Run:
         self.learner.net.eval()
         size = -(-self.recipe.batch // (self.share.ranks * self.share.accumulate))
         batches = held_out_batches(self.data.held_clips, size, share=self.share)
-        for batch in self.loader.read(batches):
-            if stop.asked:
-                break
-            figures.add(*self.learner.predict(batch))
-        asked = self.ranks.sum(torch.full_like(figures.sums[0, 0], stop.asked))
+        mine = self.loader.read(batches)
+        # Each rank has as many rounds; a rank may have no batch left for the last one.
+        for number in range(-(-len(self.data.held_clips) // (size * self.share.ranks))):
+            if self.ranks.count == 1 or number % _ROUNDS == 0:
+                self._stop_evaluating(stop)
+            for batch in itertools.islice(mine, 1):
+                figures.add(*self.learner.predict(batch))
+        self._stop_evaluating(stop)
         self.ranks.sum(figures.sums)
-        if asked:
+        if not figures.sums[0].any():
+            self.ranks.all_raise(TrainError("Not one held-out clip can be read."))
+        return figures
+
+    def _stop_evaluating(self, stop: StopRequest) -> None:
+        """Stop on all ranks if one was asked to."""
+        if self.ranks.sum(torch.full((), float(stop.asked), device=self.device)):
             self.ranks.all_raise(
                 StoppedError("Stopped while evaluating; the epoch's training is saved.")
             )
-        return figures
 
     def finish_epoch(self, stop: StopRequest, speed: dict[str, float]) -> dict[str, Any]:
         """Evaluate, keep the best; leave the run at the start of the next epoch."""
@@ -266,14 +283,12 @@ def pretrain(
         The weights were left as they were.
     """
     with ExitStack() as stack:
-        if is_chief():
-            stack.enter_context(locked(out))
-            stack.enter_context(recorded(out))
         device = choose_device(machine.device)
         ranks = stack.enter_context(distributed(device))
         stop = stack.enter_context(StopRequest(grace=GRACE if ranks.count > 1 else None))
         data = ranks.together(lambda: open_data(labels, val, recipe=recipe, group_by=group_by))
-        ranks.same(data.record())
+        told = {"save_every": str(save_every), "torch": torch.__version__}
+        ranks.same({**data.record(), **_told(recipe), **_told(machine), **told})
         content = ranks.once(lambda: _checkpoint(out, recipe=recipe, data=data))
         run = Run(
             data, recipe=recipe, machine=machine, ranks=ranks, device=device, out=out,
@@ -287,12 +302,21 @@ def pretrain(
             run.finish_epoch(stop, speed)
             ranks.once(lambda: reporter.epoch(run.history))
         if ranks.chief:
-            print(log.table(run.history[-1]))
+            log.say(f"{log.table(run.history[-1])}\n", file=sys.stdout)
+
+
+def _told(settings: Recipe | Machine) -> dict[str, str]:
+    return {name: str(value) for name, value in vars(settings).items()}
 
 
 def _checkpoint(out: Path, *, recipe: Recipe, data: Data) -> dict[str, Any] | None:
     path = out / "last.pt"
     if not path.exists():
+        if (out / "best.pt").exists():
+            raise TrainError(
+                f"{out} holds best.pt of an earlier run, and no last.pt to go on from; use another "
+                "--out to start anew."
+            )
         return None
     content = checkpoint.load(path)
     checkpoint.check_same(content, path, recipe=recipe, labels=data.record())

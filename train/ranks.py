@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -13,13 +15,11 @@ import torch.distributed as dist
 
 from labelgen.errors import LabelgenError
 from train import NonFiniteError, StoppedError, TrainError
+from train.state import exit_code
 
 Result = TypeVar("Result")
 
-
-def is_chief() -> bool:
-    """Whether this process is rank 0, known before the ranks have met."""
-    return int(os.environ.get("RANK", 0)) == 0
+_FAILURE = "motion-appearance/failure"
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Ranks:
         everyone = self._gather(values)
         for rank, theirs in enumerate(everyone):
             differing = [
-                f"{key} {value!r} on rank 0, {theirs[key]!r} on rank {rank}"
+                f"{key} {value!r} on rank 0, {theirs.get(key)!r} on rank {rank}"
                 for key, value in everyone[0].items()
-                if theirs[key] != value
+                if theirs.get(key) != value
             ]
             if differing:
-                self.all_raise(TrainError(f"The ranks see different data: {'; '.join(differing)}."))
+                self.all_raise(TrainError(f"The ranks differ: {'; '.join(differing)}."))
 
     def all_raise(self, error: TrainError | StoppedError | NonFiniteError) -> NoReturn:
         """Raise what all ranks raise at this place; one of them says it."""
@@ -90,15 +90,18 @@ class Ranks:
 
     def _settle(self, work: Callable[[], Result], *, who: range) -> Any:
         result: Result | None = None
-        failed: Exception | None = None
+        failed: LabelgenError | None = None
         if self.rank in who:
             try:
                 result = work()
-            except (LabelgenError, OSError) as error:
+            except LabelgenError as error:
                 failed = error
+            except OSError as error:
+                what = error.filename or "a file"
+                failed = TrainError(f"{what} cannot be read or written ({error.strerror}).")
         if self.count == 1 and failed:
             raise failed
-        said = self._gather(None if failed is None else str(failed) or type(failed).__name__)
+        said = self._gather(None if failed is None else str(failed))
         for rank, sentence in enumerate(said):
             if sentence is not None:
                 self.all_raise(TrainError(f"{sentence} (rank {rank})" if rank else sentence))
@@ -118,25 +121,48 @@ def distributed(device: torch.device) -> Iterator[Ranks]:
 
     Raises
     ------
-    StoppedError
-        Another rank is gone. The others cannot go on, but the same command can.
+    TrainError, NonFiniteError, StoppedError
+        What another rank failed with, if it could still tell; or that it is gone, and then the same
+        command goes on.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Ranks()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    store, rank, count = next(dist.rendezvous("env://"))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    # Opening thousands of shards on a slow disk takes one rank longer than another.
+    limit = timedelta(minutes=30)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=limit)
     try:
-        yield ranks
-    except RuntimeError as error:
+        yield Ranks(rank, count)
+    except Exception as error:
         if not _is_lost(error):
+            # For the ranks that will only see that this one is gone.
+            store.set(_FAILURE, json.dumps([exit_code(error), f"{error} (rank {rank})"]))
             raise
-        raise StoppedError(f"Another rank is gone; rank {ranks.rank} ends too.") from error
+        raise _failure_of_another(store, rank) from error
     # After an error the others may be waiting in a collective, and leaving in order would wait
     # for them: the process ends instead.
     dist.destroy_process_group()
 
 
-def _is_lost(error: RuntimeError) -> bool:
+def _is_lost(error: Exception) -> bool:
     """Whether an error is one of talking to other ranks; gloo's have no class of their own."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "third_party/gloo" in str(error)
+    )
+
+
+def _failure_of_another(store: dist.Store, rank: int) -> Exception:
+    try:
+        told = json.loads(store.get(_FAILURE)) if store.check([_FAILURE]) else None
+    except (RuntimeError, ValueError):  # the store may be gone with its rank
+        told = None
+    if told is None:
+        return StoppedError(f"Another rank is gone; rank {rank} ends too.")
+    code, sentence = told
+    kinds = {exit_code(kind()): kind for kind in (TrainError, NonFiniteError, StoppedError)}
+    error = kinds.get(code, RuntimeError)(sentence)
+    if not isinstance(error, RuntimeError):
+        error.silent = True  # it has been told
+    return error

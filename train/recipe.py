@@ -18,6 +18,7 @@ PIXELS = {"raw": (0.0, 1.0), "unit": (0.0, 255.0), "centred": (127.5, 63.75)}
 """Name -> (shift, scale), x = (pixel - shift) / scale. The paper is silent, the release is raw."""
 INITS = ("release", "kaiming")
 TARGETS = ("raw", "standard")
+_MOST = {"width": 8, "lr": 1e6, "seed": 2**63}
 _NOT_NEGATIVE = (
     *("momentum", "weight_decay", "bias_lr", "motion_weight", "appearance_weight"),
     *("clip_grad", "drop_still", "seed"),
@@ -52,13 +53,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("batch", "views", "epochs", "lr_every", "lr", "width"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise TrainError(f"{name} must be positive, not {getattr(self, name)}.")
+            if not 0 < getattr(self, name) <= _MOST.get(name, math.inf):
+                most = f" and at most {_MOST[name]}" if name in _MOST else ""
+                raise TrainError(f"{_flag(name)} must be above 0{most}, not {getattr(self, name)}.")
         for name in _NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise TrainError(f"{name} must not be negative, but is {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < _MOST.get(name, math.inf):
+                raise TrainError(
+                    f"{_flag(name)} must be a number from 0 on, not {getattr(self, name)}."
+                )
         if self.batch % self.views:
-            raise TrainError(f"batch {self.batch} must be a multiple of views {self.views}.")
+            raise TrainError(f"--batch {self.batch} must be a multiple of --views {self.views}.")
         if self.pixels not in PIXELS:
             raise TrainError(f"pixels must be one of {', '.join(PIXELS)}, not {self.pixels!r}.")
         if self.init not in INITS:
@@ -137,6 +141,10 @@ def task_columns(tasks: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
         for branch in BRANCHES
     }
     return {branch: chosen for branch, chosen in columns.items() if chosen}
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
 
 
 def _under(prefix: str, name: str) -> bool:

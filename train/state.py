@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labelgen.errors import LabelgenError
 from labelgen.files import write_json
-from labelgen.shards.folder import locked
+from labelgen.shards.folder import RUN_FILE, locked
 from train import NonFiniteError, StoppedError, TrainError
 
 EXIT_DONE, EXIT_ERROR, EXIT_MISTAKE, EXIT_NON_FINITE, EXIT_STOPPED = 0, 1, 2, 3, 75
@@ -25,6 +27,7 @@ def exit_code(error: BaseException | None) -> int:
         return EXIT_DONE
     for kind, code in (
         (StoppedError, EXIT_STOPPED),
+        (KeyboardInterrupt, EXIT_STOPPED),
         (NonFiniteError, EXIT_NON_FINITE),
         (LabelgenError, EXIT_MISTAKE),
     ):
@@ -33,28 +36,52 @@ def exit_code(error: BaseException | None) -> int:
     return EXIT_ERROR
 
 
+def is_chief() -> bool:
+    """Whether this process is rank 0, known before the ranks have met."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def write_running(out: Path, progress: str) -> None:
     """Record that a run is under way, and how far it is."""
-    _write(out, _RUNNING, progress)
+    write_json(out / _FILE, {"state": _RUNNING, "message": progress})
 
 
 @contextmanager
 def recorded(out: Path) -> Iterator[None]:
-    """Record how what is done in the block ends; a process that is killed leaves it running."""
-    write_running(out, "beginning")
-    try:
+    """Keep other runs out of a folder, and record there what becomes of the one in the block.
+
+    It does so on rank 0 alone, for all of them. A process that is killed leaves its run running.
+
+    Raises
+    ------
+    LabelgenError
+        If another run uses the folder, it is a shard folder, or cannot be written to.
+    """
+    if not is_chief():
         yield
-    except BaseException as error:
-        _write(out, exit_code(error), str(error) or type(error).__name__)
-        raise
-    _write(out, EXIT_DONE, "finished")
+        return
+    if (out / RUN_FILE).exists():
+        raise TrainError(f"{out} holds shards; name another folder for the run with --out.")
+    with locked(out):
+        try:
+            write_running(out, "beginning")
+        except OSError as error:
+            raise TrainError(f"{out} cannot be written to ({error.strerror}).") from None
+        try:
+            yield
+        except BaseException as error:
+            _write(out, exit_code(error), str(error) or type(error).__name__)
+            raise
+        _write(out, EXIT_DONE, "finished")
 
 
-def _write(out: Path, state: int | str, message: str) -> None:
+def _write(out: Path, code: int, message: str) -> None:
+    # What became of the run matters more than that it cannot be recorded.
     try:
-        write_json(out / _FILE, {"state": state, "message": message})
+        write_json(out / _FILE, {"state": code, "message": message})
     except OSError as error:
-        raise TrainError(f"{out / _FILE} cannot be written ({error.strerror}).") from None
+        with suppress(OSError):
+            print(f"{out / _FILE} cannot be written ({error.strerror})", file=sys.stderr)
 
 
 def run_status(run: Path) -> tuple[str, int]:
@@ -67,14 +94,14 @@ def run_status(run: Path) -> tuple[str, int]:
     """
     try:
         content = json.loads((run / _FILE).read_text(encoding="utf-8"))
-        state, message = content["state"], content["message"]
+        state, message = content["state"], str(content["message"])
+        code = EXIT_STOPPED if state == _RUNNING else int(state)
     except (OSError, ValueError, KeyError, TypeError):
         raise TrainError(f"{run} holds no run; give the --out of `train pretrain`.") from None
     if state != _RUNNING:
-        return message, int(state)
+        return message, code
     try:
         with locked(run):
-            pass
+            return f"ended without a word, perhaps killed: {message}", code
     except LabelgenError:
-        return f"running: {message}", EXIT_STOPPED
-    return f"ended without a word, perhaps killed: {message}", EXIT_STOPPED
+        return f"running: {message}", code

@@ -102,7 +102,10 @@ class Learner:
     def predict(
         self, batch: Batch, *, network: nn.Module | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predictions and targets of a batch on the device, (B, C) float32."""
+        """Predictions and targets of a batch on the device, (B, C) float32.
+
+        By `network`, which for gradients is the one that shares them among ranks.
+        """
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             predicted = (network or self._forward)(batch.frames)
         return predicted, self.task.targets(batch.labels)

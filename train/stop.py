@@ -41,10 +41,13 @@ class StopRequest:
             self._watcher.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
+        # One of several ranks that ends by an error is sent SIGTERM at once, but has still to
+        # record why.
+        ignored = kind is not None and self._grace is not None
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
         if self._grace is not None:
             signal.set_wakeup_fd(self._wakeup)
             self._written.close()

@@ -131,9 +131,9 @@ class Video:
         if not self.decoded:
             raise VideoError(
                 "unopenable",
-                f"{self.name} opens, but none of its frames decodes: this OpenCV has no decoder for "
-                f"its codec {self._codec()}, or the file is damaged; convert it, as by "
-                "`ffmpeg -i IN -c:v libx264 OUT.mp4`, if it plays elsewhere",
+                f"{self.name} opens, but none of its frames decodes: OpenCV has no decoder for its "
+                f"codec {self._codec()} here, or the file is damaged; if it plays elsewhere, "
+                "convert it, as by `ffmpeg -i IN -c:v libx264 OUT.mp4`",
             )
         raise VideoError(
             "too_short",

@@ -15,8 +15,9 @@ from labelgen.files import replacing
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
-    for suffix in (  # noqa: SIM905
-        "3gp asf avi divx f4v flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv".split()
+    for suffix in (
+        *("3gp", "asf", "avi", "divx", "f4v", "flv", "gif", "m2ts", "m4v", "mkv", "mov", "mp4"),
+        *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
     )
 )
 

@@ -3,19 +3,24 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from train_helpers import toy_shards
 
 from labelgen.shards.folder import locked
-from train import checkpoint, cli, state
+from train import bench, checkpoint, cli, state
 from train.checkpoint import load
+from train.device import Machine
 from train.models.c3d import C3D
 from train.recipe import RECIPES
 
@@ -77,11 +82,20 @@ MISTAKES = {
     ),
     "half a task": (["--labels", "{toy}", "--tasks", "mot"], "Unknown task 'mot'"),
     "fraction": (["--labels", "{toy}", "--val", "1.5"], "fraction from 0 to below 1, not 1.5"),
-    "val": (["--labels", "{toy}", "--val", "{tmp}/gone"], "holds no shards"),
-    "views": (["--labels", "{toy}", "--batch", "4", "--views", "3"], "a multiple of views 3"),
-    "rate": (["--labels", "{toy}", "--lr", "-1"], "lr must be positive, not -1"),
-    "no number": (["--labels", "{toy}", "--lr", "nan"], "lr must be positive, not nan"),
-    "decay": (["--labels", "{toy}", "--weight-decay", "-1"], "weight_decay must not be negative"),
+    "val": (["--labels", "{toy}", "--val", "{tmp}/gone"], "is neither a folder of shards nor"),
+    "views": (["--labels", "{toy}", "--batch", "4", "--views", "3"], "a multiple of --views 3"),
+    "rate": (["--labels", "{toy}", "--lr", "-1"], "--lr must be above 0 and at most 1000000"),
+    "no number": (["--labels", "{toy}", "--lr", "nan"], "--lr must be above 0"),
+    "decay": (["--labels", "{toy}", "--weight-decay", "nan"], "--weight-decay must be a number"),
+    "width": (["--labels", "{toy}", "--width", "1e9"], "--width must be above 0 and at most 8"),
+    "seed": (["--labels", "{toy}", "--seed", "9" * 30], "--seed must be a number from 0 on"),
+    "weights": (
+        ["--labels", "{toy}", "--motion-weight", "0", "--tasks", "motion"],
+        "With --motion-weight 0 there is nothing to learn",
+    ),
+    "nowhere": (["--labels", ""], "An empty name is no folder"),
+    "percent": (["--labels", "{toy}", "--val", "50%"], "--val '50%' is neither a folder"),
+    "out": (["--labels", "{toy}", "--out", "{toy}"], "holds shards; name another folder"),
     "the same": (["--labels", "{toy}", "--val", "{toy}"], "share 10 videos"),
     "group": (["--labels", "{toy}", "--group-by", "x"], "--group-by 'x' fits nothing"),
     "device": (
@@ -123,7 +137,8 @@ def test_missing_extras_get_one_sentence(toy, finished, tmp_path, capsys, monkey
     )
     assert (code, said) == (
         2,
-        "train: Export needs the package safetensors; pip install safetensors.\n",
+        "train: Export needs the package safetensors; pip install safetensors, or the extra "
+        "'export'.\n",
     )
 
 
@@ -172,6 +187,47 @@ def test_bench_says_what_limits(toy, capsys, monkeypatch):
     assert last.startswith("The step limits: it is ")
 
 
+def test_bench_drains_before_each_measurement_of_the_loader(toy, capsys, monkeypatch):
+    done = []
+    monkeypatch.setattr(bench, "drain", lambda *_: done.append("drained"))
+    monkeypatch.setattr(bench, "rate", lambda *_, **__: done.append("timed") or 1.0)
+    options = ["--labels", toy, "--batch", 2, "--width", 0.03, "--device", "cpu"]
+    train(capsys, monkeypatch, "bench", *options)
+    assert done == ["timed", "drained", "timed", "drained", "timed"]
+
+
+def test_draining_takes_all_that_workers_made_ahead():
+    loads = iter(range(1000))
+    bench.drain(loads, 3)
+    assert next(loads) == 3 * bench.PREFETCH + 1
+
+
+def test_the_plain_step_has_pixels_in_planes(monkeypatch):
+    seen = []
+    machine = Machine(device="cpu", precision="fp32")
+    recipe = replace(RECIPES["small"], width=0.03, batch=2)
+    for plain in (True, False):
+        step = bench.Step(recipe, machine, torch.device("cpu"), plain=plain)
+        first = step._learner.net.backbone.layers[0]
+        first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        frames = torch.zeros(2, 16, 112, 112, 3, dtype=torch.uint8)
+        step(bench.Batch(frames, torch.ones(2, 27, dtype=torch.uint8), [0, 1]))
+        step.finish()
+    assert [x.is_contiguous() for x in seen] == [True, False]
+    assert seen[1].is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_the_releases_loader_can_be_compared_with(tmp_path, capsys, monkeypatch):
+    labels = toy_shards(tmp_path / "s", 3)
+    other = REPOSITORY / "benchmarks" / "release_loader.py"
+    options = ["--labels", labels, "--batch", 2, "--width", 0.03, "--seconds", 0.1]
+    code, out, _ = train(
+        capsys, monkeypatch, "bench", *options, "--device", "cpu", "--baseline", other
+    )
+    assert code == 0
+    assert "release_loader" in out
+
+
 def test_status_says_what_came_of_a_run(finished, toy, tmp_path, capsys, monkeypatch):
     assert train(capsys, monkeypatch, "status", finished)[:2] == (0, "finished\n")
     code, _, said = train(capsys, monkeypatch, "status", tmp_path)
@@ -201,11 +257,13 @@ FAILURES = {
         "CUDA out of memory (simulated)",
     ),
     "full disk": (
-        "import torch\n"
-        "def fail(*args): raise OSError(28, 'No space left on device')\n"
-        "torch.save = fail",
+        "import resource\nfrom train import checkpoint\nreal = checkpoint.save\n"
+        "def limited(*args, **options):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "    real(*args, **options)\n"
+        "checkpoint.save = limited",
         2,
-        "last.pt cannot be written (No space left on device)",
+        "last.pt cannot be written (File too large)",
     ),
     "bad frame": (
         "from train.data import dataset\n"
@@ -254,6 +312,97 @@ def test_bench_compares_the_loader_with_another(toy, tmp_path, capsys, monkeypat
     assert "slow_way.py defines no function sampler" in said
 
 
+def test_a_checkpoint_with_a_wrong_bit_is_refused(finished, tmp_path):
+    content = bytearray((finished / "last.pt").read_bytes())
+    spoilt = 0
+    for place in range(200, len(content), len(content) // 20):
+        one = bytearray(content)
+        one[place] ^= 4
+        (tmp_path / "x.pt").write_bytes(one)
+        try:
+            found = load(tmp_path / "x.pt")
+        except checkpoint.TrainError:
+            spoilt += 1
+        else:  # a wrong bit between the parts of the file changes nothing
+            for name, tensor in load(finished / "last.pt")["model"].items():
+                assert torch.equal(found["model"][name], tensor)
+    assert spoilt > 10
+
+
+def test_outputs_that_are_no_files_are_refused(finished, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("safetensors")
+    os.mkfifo(tmp_path / "pipe")
+    for output in (tmp_path, tmp_path / "pipe", tmp_path / "nowhere" / "x"):
+        for command in ("export", "curve"):
+            code, _, said = train(capsys, monkeypatch, command, finished, "-o", output)
+            assert (code, said.count("\n")) == (2, 1), said
+            assert "cannot be written" in said
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_an_exported_file_is_for_all_to_read(finished, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "c3d.safetensors"
+    train(capsys, monkeypatch, "export", finished, "-o", path)
+    assert path.stat().st_mode == (finished / "last.pt").stat().st_mode
+
+
+@pytest.mark.parametrize("log", ["[1]", "{}", "no json"])
+def test_a_damaged_log_is_said(tmp_path, log, capsys, monkeypatch):
+    (tmp_path / "log.jsonl").write_text(log)
+    code, _, said = train(capsys, monkeypatch, "curve", tmp_path, "-o", tmp_path / "x.png")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "log.jsonl is damaged" in said
+
+
+@pytest.mark.parametrize("lost", ["2>&-", ">&-", "> /dev/full", "2> /dev/full", "| true"])
+def test_lost_output_ends_no_training(toy, tmp_path, lost):
+    words = [
+        sys.executable,
+        "-m",
+        "train.cli",
+        "pretrain",
+        "--labels",
+        toy,
+        "--out",
+        tmp_path / "x",
+    ]
+    line = f"{shlex.join(map(str, [*words, *TINY]))} {lost}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(["bash", "-c", line], env=environment, capture_output=True, check=False)
+    assert state.run_status(tmp_path / "x") == ("finished", 0)
+
+
+def test_a_mistake_takes_the_place_of_an_earlier_end(finished, toy, tmp_path, capsys, monkeypatch):
+    """A scheduler that asks must not be told to run a mistake again for ever."""
+    shutil.copytree(finished, tmp_path / "x")
+    state.write_running(tmp_path / "x", "")
+    options = ["--labels", toy, "--out", tmp_path / "x"]
+    for mistake in (["--lr", "nan"], ["--device", "tpu"], ["--val", "2"]):
+        assert train(capsys, monkeypatch, "pretrain", *options, *mistake)[0] == 2
+        assert train(capsys, monkeypatch, "status", tmp_path / "x")[0] == 2
+
+
+def test_a_second_signal_leaves_what_a_scheduler_runs_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt), state.recorded(tmp_path / "x"):
+        raise KeyboardInterrupt
+    assert state.run_status(tmp_path / "x")[1] == 75
+
+
+def test_a_record_that_cannot_be_written_hides_no_error(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    def spoil():
+        with state.recorded(tmp_path / "x"):
+            monkeypatch.setattr(state, "write_json", fail)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        spoil()
+
+
 class Payload:
     def __reduce__(self):
         return (print, ("code ran",))
@@ -275,11 +424,12 @@ def test_a_failed_write_leaves_the_old_checkpoint(finished, tmp_path, monkeypatc
     path.write_bytes((finished / "last.pt").read_bytes())
     before = path.read_bytes()
 
-    def fail(content, file):
-        file.write(b"half")
+    def fail(file, content):
+        with file.open("wb") as stream:
+            stream.write(content[:99])
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint.torch, "save", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     content = load(path)
     net = torch.nn.Linear(1, 1)
     with pytest.raises(checkpoint.TrainError, match=r"last.pt cannot be written \(disk full\)"):

@@ -23,7 +23,7 @@ from train.data.split import open_data
 from train.device import Machine, choose_device
 from train.ranks import Ranks
 from train.recipe import RECIPES, Recipe
-from train.state import run_status
+from train.state import recorded, run_status
 from train.stop import StopRequest
 
 TINY = {"width": 0.03, "batch": 4, "epochs": 2, "lr": 0.003}
@@ -37,14 +37,15 @@ def tiny(**recipe):
 def pretrain(folder, out, *, val="0", machine=CPU, save_every=0, **recipe):
     torch.set_num_threads(1)  # reproducible sums
     settings = tiny(**recipe)
-    loop.pretrain(
-        labels=str(folder),
-        out=out,
-        val=str(val),
-        recipe=settings,
-        machine=machine,
-        save_every=save_every,
-    )
+    with recorded(out):
+        loop.pretrain(
+            labels=str(folder),
+            out=out,
+            val=str(val),
+            recipe=settings,
+            machine=machine,
+            save_every=save_every,
+        )
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
@@ -237,6 +238,53 @@ def test_weights_that_are_not_finite_are_not_saved(toy, tmp_path, monkeypatch):
     assert not (tmp_path / "last.pt").exists()
 
 
+def test_momentum_that_is_not_finite_is_not_saved(toy, tmp_path):
+    run = run_on(toy, tmp_path)
+    (first, *_) = run.learner.optimizer.state.values()
+    first["momentum_buffer"][0] = math.nan
+    with pytest.raises(NonFiniteError, match="A weight is not finite"):
+        run.save("last.pt")
+
+
+def test_best_is_the_epoch_of_lowest_held_out_loss(toy, tmp_path, monkeypatch):
+    losses = iter([9.0, 3.0, 9.0, 1.0, 9.0, 2.0])  # of training and of held-out clips, in turns
+    monkeypatch.setattr(loop.Pretraining, "objective", lambda self, figures: next(losses))
+    pretrain(toy, tmp_path / "run", val=0.2, epochs=3)
+    best, last = (load(tmp_path / "run" / name)["progress"] for name in ("best.pt", "last.pt"))
+    assert (best["epoch"], last["epoch"], best["best"], last["best"]) == (2, 3, 1.0, 1.0)
+
+
+def test_moments_are_those_of_the_beginning(toy, tmp_path, monkeypatch):
+    pretrain(toy, tmp_path / "run", epochs=1)
+    monkeypatch.delattr(loop, "label_moments")
+    pretrain(toy, tmp_path / "run", epochs=2)
+
+
+def test_a_run_without_its_last_checkpoint_is_not_begun_anew(toy, tmp_path):
+    pretrain(toy, tmp_path / "run", epochs=1)
+    (tmp_path / "run" / "last.pt").unlink()
+    with pytest.raises(TrainError, match="holds best.pt of an earlier run, and no last.pt"):
+        pretrain(toy, tmp_path / "run", epochs=1)
+
+
+def test_parts_leave_batch_norm_nothing_but_clips_to_see(toy, tmp_path):
+    """Two clips in four parts: no part is empty, or black."""
+    whole = {"views": 4, "batch": 8, "epochs": 1}
+    pretrain(toy, tmp_path / "two", machine=Machine(device="cpu", accumulate=2), **whole)
+    pretrain(toy, tmp_path / "four", machine=Machine(device="cpu", accumulate=4), **whole)
+    assert_same_weights(tmp_path / "two", tmp_path / "four")
+
+
+def test_bf16_is_refused_where_its_gradients_are_wrong(toy, tmp_path):
+    with pytest.raises(TrainError, match="--precision bf16: on CPUs"):
+        pretrain(toy, tmp_path / "run", machine=Machine(device="cpu", precision="bf16"))
+
+
+def test_more_views_than_there_are_are_refused(toy, tmp_path):
+    with pytest.raises(TrainError, match="have 4 crops, so only 8 views"):
+        pretrain(toy, tmp_path / "run", views=9, batch=9)
+
+
 def test_a_held_out_loss_that_is_not_finite_is_no_best(toy, tmp_path, monkeypatch):
     real = loop.Pretraining.objective
     calls = []
@@ -324,6 +372,18 @@ def test_a_gpu_that_is_not_there_is_said(toy):
         with pytest.raises(TrainError, match=f"--device {name}: PyTorch .* sees no GPU"):
             choose_device(name)
     assert choose_device("auto").type == "cpu"
+
+
+def test_more_ranks_than_gpus_are_refused_by_every_rank(monkeypatch):
+    """Or those that have one would wait for the others."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(TrainError, match="8 ranks need a GPU each, and this machine has 4"):
+        choose_device("auto")
+    with pytest.raises(TrainError, match="cuda:1 names one GPU for 8 ranks"):
+        choose_device("cuda:1")
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

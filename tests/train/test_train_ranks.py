@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_helpers import toy_shards
+from train_helpers import spoilt, toy_shards
 
+from train import loop
 from train.checkpoint import load
+from train.data.split import open_data
+from train.device import Machine
+from train.ranks import Ranks
+from train.recipe import Recipe
 from train.state import run_status
+from train.stop import StopRequest
 
 OPTIONS = [
     "--device", "cpu", "--recipe", "small", "--no-batch-norm", "--width", "0.03", "--batch", "8",
@@ -144,8 +150,43 @@ def test_ranks_with_different_data_say_so_once(toy, tmp_path):
     change = f"if rank: argv[argv.index('--labels') + 1] = {str(other)!r}"
     code, said = with_ranks(tmp_path, toy, tmp_path / "run", preparation=change)
     assert code != 0
-    assert said.count("train: The ranks see different data: shards '") == 1, said
+    assert said.count("train: The ranks differ: shards '") == 1, said
     assert run_status(tmp_path / "run")[1] == 2
+
+
+def test_ranks_with_different_options_say_so_once(toy, tmp_path):
+    change = "if rank: argv += ['--save-every', '1', '--seed', '7']"
+    code, said = with_ranks(tmp_path, toy, tmp_path / "run", preparation=change)
+    assert code != 0
+    assert said.count("train: The ranks differ: ") == 1, said
+    assert "seed '0' on rank 0, '7' on rank 1" in said
+    assert run_status(tmp_path / "run")[1] == 2
+
+
+@pytest.mark.parametrize("bad", range(3))
+def test_a_bad_frame_on_any_rank_is_a_mistake_of_the_whole(tmp_path, bad):
+    labels = spoilt(toy_shards(tmp_path / "s", 24, jpeg=True), bad)
+    code, said = several(2, labels, tmp_path / "run", "--val", 0, "--epochs", 1)
+    assert code != 0
+    sentence, status = run_status(tmp_path / "run")
+    assert status == 2, said
+    assert f"clip {bad}: it cannot be read" in sentence
+
+
+def test_figures_with_batch_norm_are_those_of_the_network_that_is_kept(toy, tmp_path):
+    """Each process has running figures of its own; rank 0's are saved."""
+    options = ("--batch-norm", "--epochs", 1)
+    code, said = several(2, toy, tmp_path / "run", *options)
+    assert code == 0, said
+    (record,) = records(tmp_path / "run")
+    recipe = Recipe.from_dict(json.loads((tmp_path / "run" / "recipe.json").read_text()))
+    data = open_data(str(toy), "0.2", recipe=recipe)
+    run = loop.Run(
+        data, recipe=recipe, machine=Machine(), ranks=Ranks(), device=torch.device("cpu"),
+        out=tmp_path, content=load(tmp_path / "run" / "last.pt"),
+    )  # fmt: skip
+    alone = run.task.objective(run.evaluate(StopRequest()))
+    assert alone == pytest.approx(record["held_out_loss"], rel=1e-5)
 
 
 def test_what_one_rank_cannot_read_ends_all(toy, tmp_path):
@@ -187,7 +228,8 @@ def test_an_error_of_one_rank_ends_all(toy, tmp_path):
     assert time.monotonic() - before < 60
     assert code != 0
     assert "CUDA out of memory (simulated)" in said
-    assert run_status(tmp_path / "run")[1] == 75
+    # It would happen again: no reason to run the same command again and again.
+    assert run_status(tmp_path / "run") == ("CUDA out of memory (simulated) (rank 1)", 1)
 
 
 def test_the_command_is_not_shadowed_by_a_users_train_py(toy, tmp_path):

@@ -2,8 +2,10 @@
 
 An open HDF5 file takes half a megabyte in every process, and opening it longer than reading a clip;
 with thousands of shards neither will do. A file's layout is looked up once, through HDF5; then a
-clip is one read at a known place, and one for each JPEG. The format is that of the HDF5 File Format
-Specification, version 3: filters in Sec. IV.A.2.l, the global heap in Sec. III.E.
+clip is one read at a known place, and one for each JPEG. Checksums are not looked at, since
+`labelgen verify` does that once, and reading would take several times as long. The format is that
+of the HDF5 File Format Specification, version 3: filters in Sec. IV.A.2.l, the global heap in
+Sec. III.E.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import cv2
 import h5py
 import numpy as np
 
+from labelgen.geometry import FRAME_SIZE
 from labelgen.shards.reader import open_shard
 
 _HEAP = struct.Struct("<4sB3xQ")  # signature, version, size of the collection
@@ -41,10 +44,12 @@ class Layout:
 
     Attributes
     ----------
-    offsets, sizes : (N,) int64
-        Place and length of each clip's bytes in the file.
-    skipped : (N,) uint32
-        Bit i: filter i was left out for this clip.
+    offsets : (N,) int64
+        Place of each clip's bytes in the file.
+    sizes : (N,) uint32
+        Their number.
+    skipped : (N,) uint32 or None
+        Bit i: filter i was left out for this clip. None where none ever was.
     filters : tuple of int
         HDF5's numbers of filters, in the order in which they were applied.
     shape : tuple of int
@@ -55,7 +60,7 @@ class Layout:
 
     offsets: np.ndarray
     sizes: np.ndarray
-    skipped: np.ndarray
+    skipped: np.ndarray | None
     filters: tuple[int, ...]
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -74,8 +79,9 @@ class Layout:
             The bytes cannot be what was written.
         """
         data = read_at(int(self.offsets[row]), int(self.sizes[row]))
+        skipped = 0 if self.skipped is None else int(self.skipped[row])
         for place in reversed(range(len(self.filters))):
-            if not self.skipped[row] >> place & 1:
+            if not skipped >> place & 1:
                 data = _undo(self.filters[place], data, self.dtype.itemsize)
         if len(data) != self.dtype.itemsize * int(np.prod(self.shape)):
             raise DamageError("not as many bytes as a clip has")
@@ -111,7 +117,9 @@ def layout_of(dataset: h5py.Dataset) -> Layout | None:
         return None
     if not places[1].all():
         return None  # pieces that were never written
-    return Layout(places[0], places[1], places[2].astype(np.uint32), filters, tuple(shape), dtype)
+    skipped = places[2].astype(np.uint32) if places[2].any() else None
+    offsets, sizes = places[0].copy(), places[1].astype(np.uint32)
+    return Layout(offsets, sizes, skipped, filters, tuple(shape), dtype)
 
 
 def _undo(kind: int, data: bytes, itemsize: int) -> bytes:
@@ -122,6 +130,8 @@ def _undo(kind: int, data: bytes, itemsize: int) -> bytes:
             return zlib.decompress(data)
         except zlib.error as error:
             raise DamageError(str(error)) from None
+    if len(data) % itemsize:
+        raise DamageError("not a whole number of values")
     return np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes()
 
 
@@ -177,9 +187,12 @@ class StoredClips:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
-        with open_shard(path) as file:
-            self._layouts = {name: layout_of(file[name]) for name in ("labels", "frames")}
-            self._jpeg = file["frames"].ndim == 2
+        try:
+            with open_shard(path) as file:
+                self._layouts = {name: layout_of(file[name]) for name in ("labels", "frames")}
+                self._jpeg = file["frames"].ndim == 2
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise OSError(f"{path}: {error}") from None
 
     def __del__(self) -> None:
         self.close()
@@ -230,14 +243,22 @@ class StoredClips:
     def _read_at(self, offset: int, size: int) -> bytes:
         if self._descriptor is None:
             self._descriptor = os.open(self._path, os.O_RDONLY)
-        data = os.pread(self._descriptor, size, offset)
+            self._size = os.fstat(self._descriptor).st_size
+        if not 0 <= offset <= offset + size <= self._size:
+            raise DamageError("it would lie outside the file")
+        try:
+            data = os.pread(self._descriptor, size, offset)
+        except OSError as error:  # a bad sector
+            raise DamageError(error.strerror or str(error)) from None
         if len(data) != size:
             raise DamageError("the file ends too early")
         return data
 
 
 def _decoded(data: np.ndarray) -> np.ndarray:
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if image is None:
         raise DamageError("not a JPEG")
-    return image
+    if image.shape[:2] != FRAME_SIZE:
+        raise DamageError(f"a JPEG of {image.shape[1]}x{image.shape[0]} pixels")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -16,7 +16,7 @@ from labelgen import LABELS, flip_labels
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE
 from labelgen.labels.crops import central_crop
 from train.data.chunks import DamageError, StoredClips
-from train.data.sampler import HELD_OUT, NO_CLIP, Key, views_of
+from train.data.sampler import HELD_OUT, Key, views_of
 from train.data.shards import Shard, ShardSet
 from train.metrics import NO_LABEL
 
@@ -29,7 +29,7 @@ class Item(NamedTuple):
     frames : (K, 16, 112, 112, 3) uint8
         RGB.
     labels : (K, 27) uint8
-        1-based; `NO_LABEL` where there is no clip: that counts in no loss and no figure.
+        1-based; `NO_LABEL` where the clip is not to count, in no loss and no figure.
     clip : int
     wrong : str
         Why the clip cannot be had, one sentence; empty if it can.
@@ -82,8 +82,9 @@ class ClipDataset(Dataset):
 
     def __getitem__(self, key: Key) -> Item:
         epoch, clip = key
-        if clip == NO_CLIP:
-            return _nothing(self._views, clip)
+        if clip < 0:
+            item = self[epoch, ~clip]
+            return item._replace(labels=torch.full_like(item.labels, NO_LABEL), clip=clip)
         if epoch == HELD_OUT:
             shards, views = self._held, [(central_crop(self._held.crops), False)]
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ PREFETCH = 4
 """Batches that each loader process makes ahead."""
 _MOST_BAD = 0.1  # of the clips read; more than that is no matter of single frames
 _FEW = 10
+_DEATHS = ("DataLoader worker", "Pin memory thread")  # how torch's messages begin
 
 
 class Batch(NamedTuple):
@@ -67,6 +70,7 @@ class Loader:
         cv2.setNumThreads(1)
         self._planned, self._device, self._skip_bad = _Planned(), device, skip_bad
         self._named: set[str] = set()
+        self._others = set(multiprocessing.active_children())
         self._clips = self._bad = 0
         # Spawned, not forked: OpenCV, HDF5 and torch have threads by then.
         self._loader: DataLoader = DataLoader(
@@ -91,17 +95,16 @@ class Loader:
     ) -> None:
         # The public way is to forget the iterator, which an error's traceback still remembers.
         iterator: Any = self._loader._iterator
-        if iterator is not None:
-            iterator._shutdown_workers()
-            for worker in iterator._workers:
-                # Python would end them by SIGTERM, which they ignore, and wait for ever.
-                worker.kill()
-                worker.join()
-        if _is_of_a_dead_worker(error):
-            reason = str(error).splitlines()[0].rstrip(". ") if str(error) else "no word of it"
-            raise TrainError(
-                f"A loader process died ({reason}); where memory is short, use fewer --workers."
-            ) from None
+        # A worker that dies meanwhile makes torch raise, in whatever line Python is.
+        with suppress(RuntimeError):
+            if iterator is not None:
+                iterator._shutdown_workers()
+        for worker in set(multiprocessing.active_children()) - self._others:
+            # Python would end them by SIGTERM, which they ignore, and wait for ever.
+            worker.kill()
+            worker.join()
+        if isinstance(error, RuntimeError) and str(error).startswith(_DEATHS):
+            raise _death(error) from None
 
     def read(self, batches: Iterable[list[Key]]) -> Iterator[Batch]:
         """Yield a batch for each list of keys, in order.
@@ -119,8 +122,8 @@ class Loader:
         try:
             for item in self._loader:
                 yield self._checked(*item)
-        except ConnectionError:
-            raise
+        except (ConnectionError, EOFError) as error:
+            raise _death(error) from None
         except OSError as error:
             # That of a worker comes with its traceback before it.
             reason = str(error).strip().splitlines()[-1]
@@ -134,20 +137,32 @@ class Loader:
             raise TrainError(f"{bad[0]}; extract it again, or leave such clips out by --skip-bad.")
         for sentence in set(bad) - self._named:
             self._named.add(sentence)
-            print(f"left out: {sentence}", file=sys.stderr)
+            with suppress(OSError):
+                print(f"left out: {sentence}", file=sys.stderr)
         self._clips, self._bad = self._clips + len(wrong), self._bad + len(bad)
         if self._bad > max(_FEW, _MOST_BAD * self._clips):
             raise TrainError(
                 f"{self._bad} of {self._clips} clips cannot be read (last: {bad[-1]}); that is too "
                 "many to leave out: see whether the disk is well, and `labelgen verify` the shards."
             )
+        if bad:
+            _cover(frames, [bool(sentence) for sentence in wrong])
         return Batch(frames.flatten(0, 1), labels.flatten(0, 1), clips.tolist())
 
 
-def _is_of_a_dead_worker(error: BaseException | None) -> bool:
-    if isinstance(error, RuntimeError):
-        return str(error).startswith("DataLoader worker")
-    return isinstance(error, ConnectionError | EOFError)
+def _cover(frames: torch.Tensor, bad: list[bool]) -> None:
+    """Let good clips stand in for bad ones, which count nowhere but in batch norm's figures."""
+    good = [place for place, is_bad in enumerate(bad) if not is_bad]
+    for place, is_bad in enumerate(bad):
+        if is_bad and good:
+            frames[place] = frames[good[place % len(good)]]
+
+
+def _death(error: BaseException) -> TrainError:
+    reason = str(error).splitlines()[0].rstrip(". ") if str(error) else "no word of it"
+    return TrainError(
+        f"A loader process died ({reason}); where memory is short, use fewer --workers."
+    )
 
 
 def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

@@ -18,11 +18,10 @@ from train import TrainError
 # (seed, epoch) and (seed, epoch, 0) would be the same stream.
 _ORDER, _VIEW = 1, 2
 
-Key = tuple[int, int]  # (epoch, clip)
+Key = tuple[int, int]
+"""(epoch, clip); a clip below 0 is ~clip without its labels, see `uncounted`."""
 HELD_OUT = -1
 """In place of an epoch: a held-out clip, in its one fixed view."""
-NO_CLIP = -1
-"""In place of a clip: nothing, for a rank that has no share in a small batch."""
 
 
 def views_of(
@@ -31,6 +30,12 @@ def views_of(
     """Draw crops (0 <= index < crops) and mirror images (p = .5) for the samples of one clip."""
     rng = np.random.default_rng((_VIEW, seed, epoch, clip))
     return [(int(rng.integers(crops)), bool(rng.integers(2))) for _ in range(count)]
+
+
+def uncounted(key: Key) -> Key:
+    """Return the key of the same clip without its labels: batch norm sees it, nothing else does."""
+    epoch, clip = key
+    return epoch, ~clip
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,20 @@ class Share:
     ranks: int = 1
     accumulate: int = 1
 
+    def parts(self, clips: int) -> int:
+        """Return in how many parts a step of so many clips is computed: none is empty."""
+        return min(self.accumulate, clips)
+
     def of(self, keys: list[Key]) -> list[list[Key]]:
-        """Return this rank's keys of one step, a list per part, none of them empty."""
-        parts = np.array_split(np.arange(len(keys)), self.accumulate)
-        nothing = [(keys[0][0], NO_CLIP)]
-        return [[keys[i] for i in part[self.rank :: self.ranks]] or nothing for part in parts]
+        """Return this rank's keys of one step, a list per part.
+
+        A rank without a share gets a clip to look at that is not to count.
+        """
+        parts = np.array_split(np.arange(len(keys)), self.parts(len(keys)))
+        return [
+            [keys[i] for i in part[self.rank :: self.ranks]] or [uncounted(keys[part[0]])]
+            for part in parts
+        ]
 
 
 class Order:

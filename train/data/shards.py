@@ -135,6 +135,8 @@ def open_shards(location: str | Path) -> ShardSet:
         Several splits and none named, unsealed or missing shards, mixed settings, no labels or no
         frames.
     """
+    if not str(location):
+        raise TrainError("An empty name is no folder of shards.")
     folder, name = _find(Path(location))
     run = read_run(folder)
     files = _files_of(folder, run, name)

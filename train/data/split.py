@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from labelgen import flip_labels
 from labelgen.labels.crops import central_crop
+from labelgen.shards.folder import RUN_FILE
 from train import TrainError
 from train.data.shards import ShardSet, open_shards
 from train.recipe import Recipe
@@ -81,7 +84,9 @@ def open_data(labels: str, val: str, *, recipe: Recipe, group_by: str | None = N
     if fraction is None:
         held = open_shards(val)
         held_clips = np.arange(held.clips)
-        _check_comparable(train, held, f"{labels} and {val}")
+        _check_comparable(train, held, f"{labels} and {val}", group_by=group_by)
+    elif not fraction and group_by is not None:
+        raise TrainError("With --val 0 nothing is held out, and --group-by has nothing to do.")
     elif fraction:
         held = train
         paths, numbers = train.videos()
@@ -101,17 +106,36 @@ def _fraction(val: str) -> float | None:
     try:
         fraction = float(val)
     except ValueError:
+        if not Path(val).exists() and not Path(val).parent.joinpath(RUN_FILE).exists():
+            raise TrainError(
+                f"--val {val!r} is neither a folder of shards nor a fraction such as 0.05."
+            ) from None
         return None
     if not 0 <= fraction < 1:
         raise TrainError(f"--val takes a folder or a fraction from 0 to below 1, not {val}.")
     return fraction
 
 
-def _check_comparable(train: ShardSet, held: ShardSet, both: str) -> None:
+def _check_comparable(train: ShardSet, held: ShardSet, both: str, *, group_by: str | None) -> None:
     if (held.profile, held.flow) != (train.profile, train.flow):
         raise TrainError(f"{both} hold labels of different profiles or flows.")
-    # Numbered files have the same names in many folders, so that a name alone says little.
-    shared = {path for path, _ in train.known_by().items() & held.known_by().items()}
+    trained, kept = train.known_by(), held.known_by()
+    # Numbered files have the same names in many folders, so that a name alone says little; and the
+    # last bits of the energy are the processor's.
+    shared = {
+        path
+        for path in trained.keys() & kept.keys()
+        if trained[path][0] == kept[path][0]
+        and math.isclose(trained[path][1], kept[path][1], rel_tol=0.01, abs_tol=1e-6)
+    }
+    groups = {name: path for path in kept if (name := _group(path, group_by)) != path}
+    for path in trained:
+        other = groups.get(_group(path, group_by))
+        if other is not None and not shared:
+            raise TrainError(
+                f"{both} share a group of videos: {path} is trained on and {other} held out. "
+                "Name another --val, or a fraction such as --val 0.05."
+            )
     if shared:
         raise TrainError(
             f"{both} share {len(shared)} videos (first: {min(shared)}); what is held out must not "

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from labelgen import LABELS
+from train import TrainError
 from train.metrics import NO_LABEL, LabelStats
 from train.models.c3d import C3D
 from train.models.heads import StatisticsNet
@@ -23,6 +24,11 @@ class Pretraining:
         Mean and standard deviation of the training labels.
     device : torch.device
 
+    Raises
+    ------
+    TrainError
+        No such tasks, or none of any weight.
+
     Attributes
     ----------
     net : StatisticsNet
@@ -32,6 +38,10 @@ class Pretraining:
     def __init__(self, recipe: Recipe, *, moments: torch.Tensor, device: torch.device) -> None:
         self._recipe, self._device = recipe, device
         self._columns = task_columns(recipe.tasks)
+        self._weights = {name: getattr(recipe, f"{name}_weight") for name in self._columns}
+        if not any(self._weights.values()):
+            options = " and ".join(f"--{name}-weight" for name in self._weights)
+            raise TrainError(f"With {options} 0 there is nothing to learn.")
         chosen = [column for columns in self._columns.values() for column in columns]
         self._chosen = torch.tensor(chosen, device=device)
         self._training_mean, std = moments[:, chosen]
@@ -61,8 +71,7 @@ class Pretraining:
         squares = squares / self.net.std**2
         total, first = torch.zeros((), device=squares.device), 0
         for branch, columns in self._columns.items():
-            weight = getattr(self._recipe, f"{branch}_weight")
-            total = total + weight * squares[first : first + len(columns)].mean()
+            total = total + self._weights[branch] * squares[first : first + len(columns)].mean()
             first += len(columns)
         return total
 

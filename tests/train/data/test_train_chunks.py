@@ -2,11 +2,13 @@
 
 import os
 
+import cv2
 import h5py
 import numpy as np
 import pytest
+from train_helpers import toy_shards
 
-from train.data.chunks import DamageError, layout_of, read_heap
+from train.data.chunks import DamageError, StoredClips, layout_of, read_heap
 
 
 @pytest.fixture
@@ -144,3 +146,47 @@ def test_packed_bytes_that_are_damaged_are_said(reading):
     path.write_bytes(content)
     with pytest.raises(DamageError):
         layout.read(read_at, 0)
+
+
+def with_a_jpeg(folder, data):
+    """A shard whose clip 1 has another JPEG."""
+    path = toy_shards(folder, 3, jpeg=True) / "toy-00000-of-00001.h5"
+    with h5py.File(path, "a") as file:
+        file["frames"][1, 4] = np.frombuffer(data, np.uint8)
+    return path
+
+
+def test_a_jpeg_of_another_size_is_said(tmp_path):
+    small = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    clips = StoredClips(with_a_jpeg(tmp_path / "s", small))
+    with pytest.raises(DamageError, match="a JPEG of 64x64 pixels"):
+        clips.frames(1)
+    assert len(clips.frames(0)) == 16
+
+
+@pytest.mark.parametrize("address", [2**63, 2**64 - 8, 10**9])
+def test_references_out_of_the_file_are_said(tmp_path, address):
+    clips = StoredClips(toy_shards(tmp_path / "s", 2, jpeg=True) / "toy-00000-of-00001.h5")
+    reference = clips._read("frames", 0)[0].copy()
+    reference["address"] = address
+    with pytest.raises(DamageError, match="outside the file"):
+        read_heap(clips._read_at, reference)
+
+
+def test_bad_sectors_are_damage(tmp_path, monkeypatch):
+    clips = StoredClips(toy_shards(tmp_path / "s", 2) / "toy-00000-of-00001.h5")
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(DamageError, match="Input/output error"):
+        clips.labels(0)
+
+
+def test_a_shard_whose_layout_is_damaged_is_named(tmp_path):
+    path = toy_shards(tmp_path / "s", 2) / "toy-00000-of-00001.h5"
+    with h5py.File(path, "a") as file:
+        del file["labels"]
+    with pytest.raises(OSError, match="toy-00000-of-00001.h5: "):
+        StoredClips(path)

@@ -10,13 +10,14 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+import torch
 from train_helpers import SMALL_CROPS, random_labels, spoilt, toy_shards, write_shards
 
 from labelgen import LABELS
 from labelgen.labels.crops import central_crop
 from train.data import dataset as module
 from train.data.dataset import ClipDataset
-from train.data.sampler import HELD_OUT, NO_CLIP, views_of
+from train.data.sampler import HELD_OUT, uncounted, views_of
 from train.data.shards import open_shards
 from train.metrics import NO_LABEL
 
@@ -152,12 +153,13 @@ def test_files_kept_open_suit_the_system(monkeypatch, limit, kept):
     assert module._files_to_keep() == kept
 
 
-def test_no_clip_is_a_sample_without_labels(stored):
-    item = ClipDataset(stored[0], views=2)[0, NO_CLIP]
-    assert item.frames.shape == (2, 16, 112, 112, 3)
-    assert not item.frames.any()
+def test_a_clip_that_is_not_to_count_is_shown_without_labels(stored):
+    dataset = ClipDataset(stored[0], views=2)
+    item = dataset[uncounted((0, 1))]
+    assert torch.equal(item.frames, dataset[0, 1].frames)
     assert (item.labels == NO_LABEL).all()
     assert item.wrong == ""
+    assert item.clip < 0
 
 
 def test_a_damaged_frame_is_named_and_gives_no_sample(tmp_path):

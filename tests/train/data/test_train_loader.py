@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from train_helpers import spoilt, toy_shards
 from train import TrainError
 from train.data.dataset import ClipDataset
 from train.data.loader import Loader
-from train.data.sampler import HELD_OUT, NO_CLIP, Order
+from train.data.sampler import HELD_OUT, Order
 from train.data.shards import open_shards
 from train.metrics import NO_LABEL
 
@@ -96,10 +97,39 @@ def test_bad_clips_may_be_left_out_and_are_named_once(tmp_path, capsys):
     assert said.count("\n") == said.count("left out") == said.count("clip 2") == 1
 
 
-def test_a_share_without_a_clip_is_nothing_bad(tmp_path):
-    with loader_of(toy_shards(tmp_path / "s", 2)) as loader:
-        (batch,) = loader.read(keys(NO_CLIP))
-    assert (batch.labels == NO_LABEL).all()
+def test_other_clips_stand_in_for_bad_ones(tmp_path):
+    """Batch norm sees all frames: none is to be black."""
+    folder = spoilt(toy_shards(tmp_path / "s", 4, jpeg=True), 2)
+    with loader_of(folder, skip_bad=True) as loader:
+        (batch,) = loader.read([[(0, 2), (0, 3)]])
+    assert torch.equal(batch.frames[0], batch.frames[1])
+    assert batch.frames.any()
+
+
+def die_while_the_loader_ends(folder, monkeypatch):
+    with loader_of(folder, workers=2) as loader:
+        next(loader.read(keys(*range(9))))
+        iterator = loader._loader._iterator
+        real = iterator._shutdown_workers
+
+        def shut_down():
+            os.kill(iterator._workers[0].pid, signal.SIGKILL)
+            time.sleep(0.2)
+            real()
+
+        monkeypatch.setattr(iterator, "_shutdown_workers", shut_down)
+        raise SimulatedError
+
+
+def test_a_worker_that_dies_while_the_loader_ends_changes_nothing(tmp_path, monkeypatch):
+    with pytest.raises(SimulatedError):
+        die_while_the_loader_ends(toy_shards(tmp_path / "s", 9), monkeypatch)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_worker(tmp_path):
+    with pytest.raises(BrokenPipeError), loader_of(toy_shards(tmp_path / "s", 2)):
+        raise BrokenPipeError
 
 
 def test_when_all_is_bad_nothing_is_left_out(tmp_path):

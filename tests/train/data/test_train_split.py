@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import h5py
 import numpy as np
 import pytest
-from train_helpers import SMALL_CROPS, random_labels, toy_shards, write_shards
+from train_helpers import SMALL_CROPS, random_labels, toy_shards, write_seal, write_shards
 
 from labelgen import LABELS
 from train import TrainError
@@ -98,6 +99,46 @@ def test_held_out_shards_must_not_be_trained_on(tmp_path):
             open_data(str(folder), str(val), recipe=Recipe())
 
 
+def test_held_out_shards_must_not_share_recordings(tmp_path):
+    def shards(name, part, energy):
+        path = "v_A_g0{:d}_c" + part + ".avi"
+        value = np.full(3, energy, np.float32)
+        return str(toy_shards(tmp_path / name, 3, video_path=path, energy=value))
+
+    train, val = shards("s", "01", 1.0), shards("t", "02", 2.0)
+    with pytest.raises(TrainError, match="share a group of videos: v_A_g0._c01.avi is trained on"):
+        open_data(train, val, recipe=Recipe())
+    with pytest.raises(TrainError, match="share a group"):
+        open_data(train, val, recipe=Recipe(), group_by=r"_g(\d+)_")
+    with pytest.raises(TrainError, match="no regular expression"):
+        open_data(train, val, recipe=Recipe(), group_by="(")
+    with pytest.raises(TrainError, match="--group-by has nothing to do"):
+        open_data(train, "0", recipe=Recipe(), group_by="x")
+
+
+def test_the_same_video_measured_on_another_processor_is_the_same(tmp_path):
+    one = toy_shards(tmp_path / "s", 4)
+    energy = np.nextafter(np.full(4, 1.0, np.float32), 2)
+    other = toy_shards(tmp_path / "t", 4, energy=energy)
+    with pytest.raises(TrainError, match="share 4 videos"):
+        open_data(str(one), str(other), recipe=Recipe())
+
+
+def test_videos_without_clips_are_no_videos(tmp_path):
+    path = toy_shards(tmp_path / "s", 2) / "toy-00000-of-00001.h5"
+    with h5py.File(path, "a") as file:
+        del file["videos/path"]
+        file["videos/path"] = np.array(["a", "b", "none"], h5py.string_dtype())
+    assert open_shards_as_they_are(path).videos()[0] == ["a", "b"]
+
+
+def open_shards_as_they_are(path):
+    with h5py.File(path) as file:
+        digest = file.attrs["config_hash"]
+    write_seal(path, clips=2, config_hash=digest)
+    return open_shards(path.parent)
+
+
 def test_videos_that_share_only_their_names_are_others(tmp_path):
     one = toy_shards(tmp_path / "s", 4)
     other = toy_shards(tmp_path / "t", 4, energy=np.full(4, 2.0, np.float32))
@@ -106,6 +147,8 @@ def test_videos_that_share_only_their_names_are_others(tmp_path):
 
 def test_labels_of_another_flow_are_no_yardstick(tmp_path, monkeypatch):
     toy = toy_shards(tmp_path / "s", 4)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "val").mkdir()
     monkeypatch.setattr(
         split,
         "open_shards",
