@@ -18,6 +18,10 @@ from train.recipe import Recipe
 from train.state import write_running
 
 LOG_FILE = "log.jsonl"
+_FIGURES = (
+    "ev: 1 - squared error / that of the clips' own mean; skill: 1 - squared error / that of the "
+    "training clips' mean; 0 is a constant, 1 is perfect"
+)
 SECONDS_BETWEEN_LINES = {True: 0.5, False: 60.0}  # on a terminal, in a file
 
 
@@ -130,6 +134,7 @@ class Reporter:
             self._board = TensorBoard(self._out / "tensorboard")
         self._write(history)
         _say_line(where)
+        _say_line(_FIGURES)
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         """Tell of an epoch that is finished."""
@@ -137,6 +142,14 @@ class Reporter:
         _say_line(summary(history[-1]))
         if self._board:
             self._board.add(history[-1])
+
+    def end(self, history: list[dict[str, Any]]) -> None:
+        """Print the last epoch's table to stdout, and say what can be done next."""
+        say(f"{table(history[-1])}\n", file=sys.stdout)
+        _say_line(
+            f"{self._out} holds the run; next: train curve {self._out} -o curve.png, "
+            f"train export {self._out} -o c3d.safetensors"
+        )
 
     def _write(self, history: list[dict[str, Any]]) -> None:
         if history:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -301,8 +300,7 @@ def pretrain(
             speed = run.train_epoch(stop, save_every=save_every)
             run.finish_epoch(stop, speed)
             ranks.once(lambda: reporter.epoch(run.history))
-        if ranks.chief:
-            log.say(f"{log.table(run.history[-1])}\n", file=sys.stdout)
+        ranks.once(lambda: reporter.end(run.history))
 
 
 def _told(settings: Recipe | Machine) -> dict[str, str]:

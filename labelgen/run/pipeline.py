@@ -38,6 +38,8 @@ class RunSummary:
     ----------
     out : Path
         The shard folder.
+    labelled : bool
+        Whether its shards hold labels.
     shards, skipped : int
         Made now, and found sealed already.
     videos, clips : int
@@ -51,6 +53,7 @@ class RunSummary:
     """
 
     out: Path
+    labelled: bool
     shards: int
     skipped: int
     videos: int
@@ -89,8 +92,9 @@ class RunSummary:
                 f"{self.out / FAILURES_FILE}, and once they are mended, run the same command with "
                 "--retry-failures"
             )
-        if self.shards and self.clips:
-            yield (f"next: labelgen inspect {self.out}, or train pretrain --labels {self.out}")
+        if self.clips:
+            train = f", or train pretrain --labels {self.out}" if self.labelled else ""
+            yield f"next: labelgen inspect {self.out}{train}"
 
 
 def run(
@@ -173,6 +177,7 @@ def run(
                 failures = close_run(out, held=lock is not None)
     return RunSummary(
         out=out,
+        labelled=settings.labels,
         shards=len(reports),
         skipped=len(plans) - len(todo),
         videos=sum(report.videos for report in reports),

@@ -274,6 +274,7 @@ def write_dataset_manifest(
         with replacing(absent) as partial:
             partial.write_text("".join(f"{path}\n" for path in missing), encoding="utf-8")
         lines.append(f"{absent}: all listed videos that are not on disk")
+    lines.append(f"next: labelgen extract --manifest {output} --root {root} --out shards")
     return lines
 
 

@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -20,6 +22,8 @@ VIDEO_SUFFIXES = frozenset(
         *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
     )
 )
+
+_MOST_SAID = 5
 
 _COLUMNS = ("path", "class_name", "class_index", "split", "frames")
 
@@ -199,6 +203,8 @@ def _blank(number: int) -> str:
 def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
     """Return every video below a folder, sorted by path; a video's class is its parent folder.
 
+    What else lies there is counted on stderr.
+
     Parameters
     ----------
     root : path-like
@@ -215,7 +221,12 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
         If `root` is not a folder or holds no video.
     """
     _check_folder(Path(root))
-    paths = sorted(video_paths(Path(root)))
+    others: Counter[str] = Counter()
+    paths = sorted(video_paths(Path(root), others=others))
+    if others:
+        counts = ", ".join(f"{count} {what}" for what, count in others.most_common(_MOST_SAID))
+        more = ", ..." if len(others) > _MOST_SAID else ""
+        print(f"passed over below {root}: {counts}{more}", file=sys.stderr)
     if not paths:
         raise LabelgenError(
             f"there is no video below {os.path.abspath(root)}; looked for files ending in "
@@ -229,21 +240,31 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
     ]
 
 
-def video_paths(root: Path) -> Iterator[str]:
+def video_paths(root: Path, *, others: Counter[str] | None = None) -> Iterator[str]:
     """Yield the paths of all videos below a folder, relative to it, in no order.
 
     Links to folders are followed, since whoever put them there wants it, but none into a folder
-    that it lies in.
+    that it lies in. What is passed over is counted in `others`, by kind.
     """
-    for folder, folders, files in os.walk(root, followlinks=True):
+    others = Counter() if others is None else others
+
+    def note(_: OSError) -> None:
+        others["unreadable folders"] += 1
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=note):
         folders[:] = [
             name
             for name in folders
             if not name.startswith(".") and not _leads_back(Path(folder, name))
         ]
         for name in files:
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+            suffix = Path(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in VIDEO_SUFFIXES:
                 yield _text(Path(folder, name).relative_to(root).as_posix())
+            else:
+                others[f"*{suffix}" if suffix else "without a suffix"] += 1
 
 
 def _leads_back(folder: Path) -> bool:

@@ -209,8 +209,8 @@ def test_what_a_thread_cannot_do_is_not_the_videos_fault(videos, tmp_path, monke
     def refuse(*_):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(worker.ThreadPoolExecutor, "submit", refuse)
     task, told = task_of(videos, tmp_path), []
+    monkeypatch.setattr(worker.ThreadPoolExecutor, "submit", refuse)
     Tally(task.tally).allow(0, 2)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         make_shard(task, tell=told.append)

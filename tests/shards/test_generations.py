@@ -1,6 +1,7 @@
 """Folders that grow: what is sealed stays, what is new is added, what is mended is made again."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,33 @@ def extract_with_a_missing_video(videos, out):
 def test_names_that_look_like_generations_are_refused(videos, tmp_path):
     with pytest.raises(LabelgenError, match="does not end with a plus and a number"):
         extract(videos, tmp_path / "s", name="set+1")
+
+
+def test_real_videos_grow_in_three_generations_and_train(shared, tmp_path):
+    """A video is missing at first, and fetched between."""
+    torch = pytest.importorskip("torch")
+    from train import loop
+    from train.device import Machine
+    from train.recipe import RECIPES
+
+    source = shared / "data" / "fights"
+    names = sorted(str(p.relative_to(source)) for p in source.rglob("*") if p.suffix == ".mp4")
+    names = names or sorted(str(p.relative_to(source)) for p in source.rglob("*.avi"))
+    root, manifest, out = tmp_path / "videos", tmp_path / "fights.csv", tmp_path / "s"
+    late = names[2]
+    for number, end in enumerate((6, 9, 12)):
+        for name in names[:end]:
+            place = root / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.exists() and (name != late or number):
+                place.symlink_to(source / name)
+        write_manifest([ManifestRow(name) for name in names[:end]], manifest)
+        extract(root, out, manifest=manifest, add=True, retry=number == 1, crops="center")
+        assert (late in failures(out)) == (number == 0)
+    assert find_problems(out)[1] == []
+    assert len({set_of(file)[0] for file in out.glob("*.h5")}) == 3
+    torch.set_num_threads(1)
+    recipe = replace(RECIPES["small"], width=0.03, batch=4, epochs=1)
+    loop.pretrain(
+        labels=str(out), out=tmp_path / "run", val="0.2", recipe=recipe, machine=Machine("cpu")
+    )

