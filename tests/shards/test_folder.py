@@ -129,3 +129,14 @@ def test_a_run_record_that_lacks_something_is_damaged(videos, tmp_path, change):
     for work in (find_problems, lambda folder: extract(videos, folder)):
         with pytest.raises(LabelgenError, match="run.json is damaged"):
             work(tmp_path / "s")
+
+
+def test_shards_whose_run_record_is_gone_are_not_written_over(videos, tmp_path):
+    extract(videos, tmp_path / "s")
+    (tmp_path / "s" / "run.json").unlink()
+    before = digests(tmp_path / "s")
+    with pytest.raises(LabelgenError, match=r"made with other settings, and no run.json"):
+        extract(videos, tmp_path / "s", crops="center")
+    assert digests(tmp_path / "s") == before
+    assert extract(videos, tmp_path / "s").shards == 0  # the same settings write it again
+    assert find_problems(tmp_path / "s")[1] == []

@@ -455,3 +455,62 @@ def test_options_of_zero_are_taken():
     chosen = cli._recipe("ucf101", {**given, "seed": 0, "batch_norm": None, "tasks": None})
     assert (chosen.weight_decay, chosen.appearance_weight) == (0, 0)
     assert chosen == replace(RECIPES["ucf101"], weight_decay=0.0, appearance_weight=0.0)
+
+
+def test_without_torch_there_is_one_sentence(toy, tmp_path):
+    program = (
+        "import sys\nsys.modules['torch'] = None\nfrom train import cli\n"
+        "sys.argv = ['train', *{words!r}]\ncli.main()"
+    )
+    for words in (
+        ["pretrain", "--labels", str(toy), "--out", str(tmp_path / "x")],
+        ["export", "x", "-o", "y"],
+        ["bench", "--labels", str(toy)],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(words=words)],
+            capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (
+            2, "train: PyTorch is not installed; pip install torch.\n",
+        )  # fmt: skip
+
+
+def test_ctrl_c_in_the_first_second_is_no_accident(toy, tmp_path, capsys, monkeypatch):
+    def press(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_recipe", press)
+    options = ["--labels", toy, "--out", tmp_path / "x"]
+    code, _, said = train(capsys, monkeypatch, "pretrain", *options)
+    assert code == 75
+    assert "Stopped at once" in said
+
+
+def test_short_help(capsys, monkeypatch):
+    code, out, _ = train(capsys, monkeypatch, "-h")
+    assert code == 0
+    assert "pretrain" in out
+
+
+def test_a_curve_says_how_much_it_can_show(finished, tmp_path):
+    from train import curve
+
+    (record,) = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert "Only 2 clips are held out" in curve._caption(record)
+    many = {**record, "held_out": {**record["held_out"], "clips": 400}}
+    assert "held out" not in curve._caption(many)
+    assert "Nothing was held out" in curve._caption({**record, "held_out": None})
+
+
+def test_what_is_far_below_0_is_a_mark_on_the_edge(tmp_path):
+    from matplotlib.figure import Figure
+
+    from train import curve
+
+    axes = Figure().add_subplot()
+    curve._draw(axes, [-3.7, 0.1, None, -0.2], label="x", color="red")
+    line, marks = axes.get_lines()
+    assert line.get_ydata().tolist() == [curve.LOWEST, 0.1, -0.2]
+    assert (list(marks.get_xdata()), list(marks.get_ydata())) == ([1], [curve.LOWEST])

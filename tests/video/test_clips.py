@@ -115,3 +115,11 @@ def test_a_path_that_is_not_utf8_is_refused_before_opencv_sees_it(tmp_path):
     with pytest.raises(VideoError, match="not UTF-8; rename it"):
         list(read_clips(odd))
     assert claimed_frames(odd) == 0
+
+
+def test_a_codec_that_is_not_known_here_is_named(tmp_path):
+    """As AV1 is not in every OpenCV: the file plays elsewhere."""
+    with Video(write_video(tmp_path / "x.avi", moving_square(20))) as video:
+        with pytest.raises(VideoError, match=r"no decoder for its codec MJPG here.*ffmpeg") as told:
+            video.check_length(16)
+        assert told.value.reason == "unopenable"

@@ -1,7 +1,8 @@
 import csv
+import time
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, moving_square, write_video
 
 from labelgen.errors import LabelgenError
 from labelgen.video.datasets import find_dataset, read_table, write_dataset_manifest
@@ -243,3 +244,42 @@ def test_a_nul_byte_is_refused(root, tmp_path):
     file.write_bytes(b"path,class_name\na/x.avi,a\0b\n")
     with pytest.raises(LabelgenError, match=r"m\.csv, line 2: .*NUL"):
         read_manifest(file, root=root)
+
+
+def test_what_is_passed_over_is_counted_once(root, capsys):
+    for name in ("a.txt", "b.txt", "README", ".hidden.txt"):
+        (root / name).touch()
+    find_videos(root)
+    assert capsys.readouterr().err == f"passed over below {root}: 2 *.txt, 1 without a suffix\n"
+
+
+def test_missing_videos_are_all_named_in_a_file(shared, tmp_path):
+    root = ucf101(tmp_path, ["HandstandPushups/v_HandStandPushups_g08_c01.avi"])
+    lists = shared / "data" / "splits" / "ucf101"
+    output = tmp_path / "u.csv"
+    lines = write_dataset_manifest("ucf101", output, root=root, lists=lists)
+    names = (tmp_path / "u.missing.txt").read_text().splitlines()
+    assert len(names) == 9536
+    assert any("u.missing.txt: all listed videos" in line for line in lines)
+
+
+def test_frame_counts_are_kept_for_videos_that_did_not_change(tmp_path, monkeypatch):
+    from labelgen.video import decode
+
+    for name, count in (("a", 20), ("b", 30)):
+        write_video(tmp_path / "v" / f"{name}.avi", moving_square(count))
+    looked = []
+    real = decode.claimed_frames
+    monkeypatch.setattr(
+        decode, "claimed_frames", lambda path: looked.append(path.name) or real(path)
+    )
+    found = []
+    for change in (None, None, "a"):
+        if change:
+            write_video(tmp_path / "v" / "a.avi", moving_square(40))
+        looked.clear()
+        time.sleep(0.02)  # times of change are as fine as the system's clock
+        write_dataset_manifest("folder", tmp_path / "m.csv", root=tmp_path / "v")
+        rows = read_manifest(tmp_path / "m.csv", root=tmp_path / "v")
+        found.append((sorted(looked), [row.frames for row in rows]))
+    assert found == [(["a.avi", "b.avi"], [20, 30]), ([], [20, 30]), (["a.avi"], [40, 30])]
