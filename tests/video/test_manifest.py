@@ -234,8 +234,9 @@ def test_the_table_of_datasets_is_package_data():
     import labelgen.video.datasets as module
 
     inside = REPOSITORY / "labelgen" / "video" / "data_manifest.csv"
-    assert inside.is_symlink()
-    assert inside.resolve() == REPOSITORY / "data_manifest.csv"
+    assert inside.read_bytes() == (REPOSITORY / "data_manifest.csv").read_bytes()
+    if (REPOSITORY / ".git").exists():  # a distribution holds a copy
+        assert inside.is_symlink()
     assert inside.parent == type(inside)(module.__file__).parent
 
 
