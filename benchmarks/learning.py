@@ -1,6 +1,6 @@
 """Does a network learn the labels? Pre-train on the `fights` videos, held out by source group.
 
-    python benchmarks/learning.py --data ../shared/data/fights --work runs/learning
+    python benchmarks/learning.py --data "$LABELGEN_SHARED/data/fights" --work runs/learning
 
 Writes two manifests (whole source groups on one side), extracts both with `labelgen extract`,
 trains with the recipe for small sets, and leaves the log, the table and the curve in

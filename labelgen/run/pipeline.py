@@ -84,13 +84,18 @@ class RunSummary:
                 f"time by stage: {', '.join(shares)}; "
                 f"{1e3 * total / self.clips:.0f} ms per clip and worker"
             )
-        reasons = Counter(failure.reason for failure in self.failures)
-        if reasons:
+        for text, failures in (
+            ("gave no clip", [failure for failure in self.failures if not failure.clips]),
+            ("gave only a part", [failure for failure in self.failures if failure.clips]),
+        ):
+            reasons = Counter(failure.reason for failure in failures)
             counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+            if failures:
+                yield f"{count_text(len(failures), 'video')} {text} ({counts})"
+        if self.failures:
             yield (
-                f"{count_text(len(self.failures), 'video')} failed ({counts}); see "
-                f"{self.out / FAILURES_FILE}, and once they are mended, run the same command with "
-                "--retry-failures"
+                f"{self.out / FAILURES_FILE} says why; once they are mended, run the same command "
+                "with --retry-failures"
             )
         if self.clips:
             train = f", or train pretrain --labels {self.out}" if self.labelled else ""
