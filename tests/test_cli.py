@@ -9,6 +9,7 @@ from extraction import command, run_command
 
 import labelgen
 from labelgen.cli import main
+from labelgen.progress import count_text
 
 QUICK = ("--flow", "dis", "--crops", "center")
 
@@ -68,6 +69,8 @@ def test_not_one_clip_is_an_error(tmp_path):
         (("extract", "--profile", "authors", "--crops", "all"), "authors"),
         (("extract", "--no-labels", "--frames", "none"), "nothing to write"),
         (("extract", "--manifest", "none.csv"), "none.csv does not exist"),
+        (("extract", "--crops", "random:3", "--seed", "-1"), "-1 is not in the range x>=0"),
+        (("extract", "--flow", "tvl1:epsilon=-1"), "flow method tvl1: epsilon must be between"),
         (("manifest", "kinetics", "-o", "x.csv"), "unknown dataset 'kinetics'"),
         (("verify", "nowhere"), "holds no shards"),
         (("inspect", "."), "holds no shards"),
@@ -140,3 +143,8 @@ def test_closed_streams(videos, tmp_path, closed):
     line = f"{shlex.join(command(*arguments))} {closed}"
     assert subprocess.run(["bash", "-c", line]).returncode == 0
     assert invoke("verify", tmp_path / "s").stdout == "1 shards checked, 0 problems\n"
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips")])
+def test_one_is_not_many(count, text):
+    assert count_text(count, "clip") == text

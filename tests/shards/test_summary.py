@@ -20,3 +20,10 @@ def test_threads_count_the_same(videos, tmp_path):
     one, three = (list(summary_lines(tmp_path / "s", workers=n)) for n in (1, 3))
     assert one == three
     assert any("neighbours differ" in line for line in one)
+
+
+def test_flow_is_not_listed_where_there_was_none(videos, tmp_path):
+    extract(videos, tmp_path / "s", labels=False)
+    assert not [line for line in summary_lines(tmp_path / "s") if line.startswith("flow")]
+    extract(videos, tmp_path / "t")
+    assert [line for line in summary_lines(tmp_path / "t") if line.startswith("flow")]

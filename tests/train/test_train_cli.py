@@ -196,6 +196,15 @@ def test_bench_drains_before_each_measurement_of_the_loader(toy, capsys, monkeyp
     assert done == ["timed", "drained", "timed", "drained", "timed"]
 
 
+@pytest.mark.parametrize("seconds", ["0", "nan", "inf"])
+def test_a_bench_takes_time(toy, capsys, monkeypatch, seconds):
+    options = ["--labels", toy, "--seconds", seconds, "--device", "cpu"]
+    code, _, said = train(capsys, monkeypatch, "bench", *options)
+    assert code == 2
+    assert "seconds" in said
+    assert "Traceback" not in said
+
+
 def test_draining_takes_all_that_workers_made_ahead():
     loads = iter(range(1000))
     bench.drain(loads, 3)
