@@ -128,6 +128,7 @@ class Reporter:
 
     def begin(self, history: list[dict[str, Any]], *, recipe: Recipe, where: str) -> None:
         """Say what begins, and bring the files up to what a checkpoint knows."""
+        self._out.mkdir(parents=True, exist_ok=True)
         write_json(self._out / "recipe.json", recipe.as_dict())
         self._epochs = recipe.epochs
         if self._tensorboard:
