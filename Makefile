@@ -32,11 +32,12 @@ labels: labels-$(DATASET)  ## extract DATASET (demo, folder, ucf101, hmdb51, kin
 
 labels-$(DATASET): $(VENV)/.labelgen
 
-WORKFLOWS := $(sort $(wildcard workflows/*.mk))
+TABLES_MK := workflows/paper_tables.mk
+WORKFLOWS := $(filter-out $(TABLES_MK),$(sort $(wildcard workflows/*.mk)))
 ifeq ($(filter workflows/$(DATASET).mk,$(WORKFLOWS)),)
 $(error unknown DATASET=$(DATASET); there are $(basename $(notdir $(WORKFLOWS))))
 endif
-include $(WORKFLOWS)
+include $(WORKFLOWS) $(TABLES_MK)
 
 # One recipe for every dataset; a workflow sets SPLIT and WORKFLOW_FLAGS where it needs them.
 define extract_dataset
@@ -89,9 +90,9 @@ $(VENV)/.labelgen: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.labelgen
-	$(PIP) --editable '.[train,export,pictures]'
+	$(PIP) --editable '.[train,evaluate,export,pictures]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	$(PIP) --editable '.[train,tensorboard,export,pictures,test,lint]'
+	$(PIP) --editable '.[train,evaluate,tensorboard,export,pictures,test,lint]'
 	@touch $@

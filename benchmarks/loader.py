@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from labelgen.shards.folder import open_run
-from labelgen.shards.plan import plan_shards
+from labelgen.shards.plan import plan_set
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.writer import Clip, ShardWriter
 from labelgen.video.manifest import ManifestRow, rows_digest
 from train.bench import batches, loader_of, rate
 from train.data.shards import open_shards
-from train.recipe import Recipe
+from train.recipe import PretrainRecipe
 
 CLIPS = 800
 ROUNDS = 5
@@ -44,7 +44,7 @@ def make_folder(folder: Path, *, shards: int, frames: str) -> None:
     settings = ExtractSettings(boundaries=False, frames=frames, clips_per_shard=CLIPS // shards)
     rows = [ManifestRow(f"{number:05d}.avi", frames=16) for number in range(CLIPS)]
     folder.mkdir(parents=True)
-    plans = plan_shards(rows, name="bench", settings=settings)
+    plans = plan_set(rows, set_name="bench", settings=settings)
     open_run(folder, settings=settings, plans=plans, held=True)
     rng = np.random.default_rng(0)
     some = [random_frames(rng) for _ in range(20)]
@@ -59,7 +59,7 @@ def make_folder(folder: Path, *, shards: int, frames: str) -> None:
             writer.seal([])
 
 
-def clips_read(folder: Path, recipe: Recipe) -> Callable[[], object]:
+def clips_read(folder: Path, recipe: PretrainRecipe) -> Callable[[], object]:
     """Return what reads a batch of a folder's clips; every file has been opened by then."""
     shards = open_shards(folder)
     loader = loader_of(shards, recipe=recipe, workers=0, device=torch.device("cpu"))
@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="for each way")
     seconds = parser.parse_args().seconds
-    recipe = Recipe(batch=32)
+    recipe = PretrainRecipe(batch=32)
     with tempfile.TemporaryDirectory() as scratch:
         for frames in ("raw", "jpeg:95"):
             folders = {count: Path(scratch, frames, str(count)) for count in (8, 800)}

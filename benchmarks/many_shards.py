@@ -16,7 +16,7 @@ import numpy as np
 from labelgen.labels.crops import crop_positions
 from labelgen.shards.folder import open_run
 from labelgen.shards.index import write_index
-from labelgen.shards.plan import plan_shards
+from labelgen.shards.plan import plan_set
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.summary import summary_lines
 from labelgen.shards.verify import find_problems
@@ -30,7 +30,7 @@ def make_folder(folder, count):
     """Write `count` sealed shards of one random clip each."""
     folder.mkdir()
     rows = [ManifestRow(f"{number}.avi", frames=16) for number in range(count)]
-    plans = plan_shards(rows, name="many", settings=SETTINGS)
+    plans = plan_set(rows, set_name="many", settings=SETTINGS)
     open_run(folder, settings=SETTINGS, plans=plans, held=True)
     rng = np.random.default_rng(0)
     frames = np.zeros((16, 128, 171, 3), np.uint8)
@@ -55,7 +55,7 @@ def seconds(work):
 def time_ways(folder, count):
     rows = []
     yield seconds(lambda: rows.extend(make_folder(folder, count)))
-    plans = partial(plan_shards, name="many", settings=SETTINGS)
+    plans = partial(plan_set, set_name="many", settings=SETTINGS)
     yield seconds(lambda: open_run(folder, settings=SETTINGS, plans=plans(rows), held=True))
     yield seconds(lambda: find_problems(folder, workers=2))
     yield seconds(lambda: list(summary_lines(folder, workers=2)))

@@ -19,6 +19,7 @@ import numpy as np
 
 from labelgen.geometry import CROP_SIZE
 from labelgen.labels.partitions import PARTITIONS
+from train.data.answers import LabelAnswers
 from train.data.dataset import ClipDataset
 from train.data.sampler import HELD_OUT, views_of
 from train.data.shards import open_shards
@@ -37,7 +38,7 @@ def sampler(labels: str, folder: Path, *, clips: int = 12) -> Callable[[], objec
 
 def write_loose_images(labels: str, folder: Path, *, clips: int) -> None:
     """Write some clips as the release has them: a JPEG per frame and per flow component."""
-    dataset = ClipDataset(open_shards(labels))
+    dataset = ClipDataset(LabelAnswers(open_shards(labels)))
     for clip in range(clips):
         frames = dataset[HELD_OUT, clip].frames[0].numpy()
         home = folder / str(clip)

@@ -41,6 +41,7 @@ def write_shards(
     config: str = "settings",
     drop: tuple[str, ...] = (),
     filters: dict | None = None,
+    classes: list[tuple[str, int]] | None = None,
 ) -> Path:
     """Write a sealed shard directory (or add a prefix to one) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ def write_shards(
             file["labels"] = labels[rows]
             file["crops"] = crops
             file["motion_energy"] = energy[rows]
-            _write_videos(file, rows // clips_per_video, path=video_path)
+            _write_videos(file, rows // clips_per_video, path=video_path, classes=classes)
             if jpeg:
                 _write_jpeg(file, frames[rows])
             else:
@@ -70,11 +71,18 @@ def write_shards(
     return folder
 
 
-def _write_videos(file: h5py.File, videos: np.ndarray, *, path: str) -> None:
+def _write_videos(
+    file: h5py.File, videos: np.ndarray, *, path: str, classes: list[tuple[str, int]] | None
+) -> None:
     names, rows = np.unique(videos, return_inverse=True)
     file["clips/video"] = rows.astype(np.int32)
     file["videos/path"] = np.array([path.format(name) for name in names], h5py.string_dtype())
+    of_class = [classes[name] if classes else ("", -1) for name in names]
+    file["videos/class_name"] = np.array([name for name, _ in of_class], h5py.string_dtype())
+    file["videos/class_index"] = np.array([index for _, index in of_class], np.int32)
     file["videos/frames"] = np.full(len(names), 16, np.int32)
+    _, firsts = np.unique(videos, return_index=True)
+    file["clips/start"] = (16 * (np.arange(len(videos)) - firsts[rows])).astype(np.int32)
 
 
 def _write_jpeg(file: h5py.File, frames: np.ndarray) -> None:
@@ -123,3 +131,21 @@ def toy_shards(folder: Path, clips: int = 12, *, seed: int = 0, **options) -> Pa
     crops = options.get("crops", SMALL_CROPS)
     labels = random_labels(rng, clips, len(crops))
     return write_shards(folder, bright_frames(labels, rng), labels, **options)
+
+
+NAMES = ("dark", "bright")
+
+
+def classed_shards(folder, clips=24, *, seed=0, order=None, labels=True, names=NAMES, **options):
+    """Clips of two classes that differ in brightness, two clips a video."""
+    rng = np.random.default_rng(seed)
+    classes = np.arange(clips // 2) % 2
+    told = classes if order is None else classes[order]
+    level = 40 + 120 * np.repeat(classes, 2)
+    frames = level[:, None, None, None, None] + rng.integers(0, 40, (clips, 16, 128, 171, 3))
+    drop = () if labels else ("labels", "crops", "motion_energy")
+    return write_shards(
+        folder, frames.astype(np.uint8), random_labels(rng, clips, 1),
+        crops=np.array([(8, 29)], np.int16), clips_per_video=2, drop=drop,
+        classes=[(names[c], int(c)) for c in told], **options,
+    )  # fmt: skip

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from train import TrainError
+from train.data.answers import LabelAnswers
 from train.data.dataset import ClipDataset
 from train.data.loader import PREFETCH, Batch, Loader
 from train.data.sampler import Order
@@ -25,7 +26,7 @@ from train.data.shards import ShardSet, open_shards
 from train.device import Machine, choose_device, describe, use_bf16
 from train.models.heads import set_rate
 from train.ranks import Ranks
-from train.recipe import Recipe
+from train.recipe import PretrainRecipe
 from train.step import Learner, Pending
 from train.tasks.pretrain import Pretraining
 
@@ -35,7 +36,7 @@ ROUNDS = 5  # of turns between the loader and a baseline; the medians count
 def run(
     labels: str,
     *,
-    recipe: Recipe,
+    recipe: PretrainRecipe,
     machine: Machine,
     seconds: float,
     baseline: Path | None = None,
@@ -115,7 +116,7 @@ def _sampler_of(baseline: Path) -> Callable[[str, Path], Callable[[], Any]]:
 def _compare(
     labels: str,
     shards: ShardSet,
-    recipe: Recipe,
+    recipe: PretrainRecipe,
     *,
     seconds: float,
     make_sampler: Callable[[str, Path], Callable[[], Any]],
@@ -138,13 +139,15 @@ def _compare(
     ]
 
 
-def loader_of(shards: ShardSet, *, recipe: Recipe, workers: int, device: torch.device) -> Loader:
+def loader_of(
+    shards: ShardSet, *, recipe: PretrainRecipe, workers: int, device: torch.device
+) -> Loader:
     """Return a loader of training samples."""
-    dataset = ClipDataset(shards, seed=recipe.seed, views=recipe.views)
+    dataset = ClipDataset(LabelAnswers(shards), seed=recipe.seed, views=recipe.views)
     return Loader(dataset, workers=workers, device=device)
 
 
-def batches(loader: Loader, shards: ShardSet, *, recipe: Recipe) -> Iterator[Batch]:
+def batches(loader: Loader, shards: ShardSet, *, recipe: PretrainRecipe) -> Iterator[Batch]:
     """Training batches without end, epoch after epoch."""
     order = Order(np.arange(shards.clips), recipe.batch // recipe.views, seed=recipe.seed)
     yield from loader.read(
@@ -165,7 +168,7 @@ class Step:
     """
 
     def __init__(
-        self, recipe: Recipe, machine: Machine, device: torch.device, *, plain: bool = False
+        self, recipe: PretrainRecipe, machine: Machine, device: torch.device, *, plain: bool = False
     ) -> None:
         moments = torch.stack([torch.zeros(27), torch.ones(27)])
         task = Pretraining(recipe, moments=moments, device=device)

@@ -1,8 +1,8 @@
 """Checkpoints: written whole or not at all, read without running any code in them.
 
 A checkpoint holds tensors, numbers and strings only, so ``torch.load(weights_only=True)`` reads
-it. It needs no random state: nothing in training draws from a global generator after the weights
-are initialised, and every choice of the loader is a function of (seed, epoch, clip).
+it. It needs no random state: dropout is a function of (seed, epoch, step, rank), and every choice
+of the loader one of (seed, epoch, clip).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 
 from labelgen.files import replacing
 from train import TrainError
-from train.recipe import Recipe
+from train.recipe import PretrainRecipe, Recipe
 
 FORMAT = "motion-appearance-checkpoint"
 FORMAT_VERSION = 2
-_KEYS = {"model", "optimizer", "sums", "moments", "progress", "recipe", "labels"}
+_KEYS = {"model", "optimizer", "sums", "progress", "recipe", "labels"}
 
 
 @dataclass
@@ -41,7 +41,7 @@ def save(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     sums: torch.Tensor,
-    moments: torch.Tensor,
+    prepared: dict[str, Any],
     progress: Progress,
     recipe: Recipe,
     labels: dict[str, str],
@@ -52,8 +52,8 @@ def save(
     ----------
     sums : tensor
         Training statistics of the unfinished epoch, over all ranks.
-    moments : (2, 27) float32
-        Mean and standard deviation of the training labels.
+    prepared : dict
+        What the task must know of its data: ``moments`` of labels, or names of ``classes``.
     labels : dict of str
         Which labels it was trained on: hashes, profile, flow and the held-out choice.
 
@@ -68,7 +68,8 @@ def save(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "sums": sums.cpu(),
-        "moments": moments,
+        "task": recipe.task,
+        **prepared,
         "progress": dict(vars(progress)),
         "recipe": recipe.as_dict(),
         "labels": labels,
@@ -110,6 +111,7 @@ def load(path: Path) -> dict[str, Any]:
         raise TrainError(f"{path} is damaged or not a checkpoint ({reason}).") from None
     if found != (FORMAT, FORMAT_VERSION) or not content.keys() >= _KEYS:
         raise TrainError(f"{path} is not a checkpoint of this trainer (it says {found}).")
+    content["prepared"] = {key: content[key] for key in ("moments", "classes") if key in content}
     return content
 
 
@@ -121,12 +123,16 @@ def check_same(
     More epochs than before are no other recipe: nothing that was learnt depends on their number.
     """
     done = content["progress"]["epoch"]
+    if content.get("task", PretrainRecipe.task) != recipe.task:
+        raise TrainError(f"{path} is of `train {content.get('task')}`; choose another --out.")
     if recipe.epochs < done:
         raise TrainError(
             f"{path} has learnt for {done} epochs already; --epochs {recipe.epochs} cannot undo it."
         )
     asked = {**recipe.as_dict(), "epochs": None, **labels}
-    stored = {**content["recipe"], "epochs": None, **content["labels"]}
+    # What a recipe of an older program does not hold is what it then was.
+    then = type(recipe).from_dict(content["recipe"]).as_dict()
+    stored = {**then, "epochs": None, **content["labels"]}
     differing = [
         f"{key} {stored.get(key)!r} there, {asked.get(key)!r} here"
         for key in sorted(asked.keys() | stored.keys())
@@ -140,7 +146,10 @@ def check_same(
 
 
 def export(run: Path, output: Path) -> None:
-    """Write the backbone of a run's best checkpoint as safetensors, its config in the metadata."""
+    """Write the backbone of a run's best checkpoint as safetensors, its config in the metadata.
+
+    Of a fine-tuned network the classifier too, by names that begin with ``head.``.
+    """
     try:
         from safetensors.torch import save as packed
     except ImportError:
@@ -152,12 +161,13 @@ def export(run: Path, output: Path) -> None:
     weights = {
         name.removeprefix(prefix): tensor.contiguous()
         for name, tensor in content["model"].items()
-        if name.startswith(prefix)
+        if name.startswith((prefix, "head."))
     }
     metadata = {
-        "architecture": "c3d-small",
+        "architecture": content["recipe"].get("backbone", "c3d"),
         "recipe": json.dumps(content["recipe"], sort_keys=True),
         "labels": json.dumps(content["labels"], sort_keys=True),
+        "classes": json.dumps(content.get("classes", [])),
         "epochs": str(content["progress"]["epoch"]),
     }
     try:

@@ -16,12 +16,9 @@ from labelgen.progress import duration
 from train import TrainError
 from train.recipe import Recipe
 from train.state import write_running
+from train.tasks.task import Task
 
 LOG_FILE = "log.jsonl"
-_FIGURES = (
-    "ev: 1 - squared error / that of the clips' own mean; skill: 1 - squared error / that of the "
-    "training clips' mean; 0 is a constant, 1 is perfect"
-)
 SECONDS_BETWEEN_LINES = {True: 0.5, False: 60.0}  # on a terminal, in a file
 
 
@@ -84,46 +81,22 @@ def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
         )
 
 
-def summary(record: dict[str, Any]) -> str:
+def summary(record: dict[str, Any], *, task: Task) -> str:
     """One line for people about a finished epoch."""
     parts = [f"epoch {record['epoch']}: {record['samples_per_second']:.3g} samples/s"]
     for name in ("train", "held_out"):
         if record[name] is not None:
-            figures = ", ".join(
-                f"{branch} mse {values['mse']:.3f} ev {_signed(values['explained_variance'])} "
-                f"skill {_signed(values['skill'])}"
-                for branch, values in record[name]["branches"].items()
-            )
-            parts.append(f"{name.replace('_', '-')} {figures}")
+            parts.append(f"{name.replace('_', '-')} {task.headline(record[name])}")
     if record["left_out"]:
         parts.append(f"{record['left_out']} clips that cannot be read left out")
     return "; ".join(parts)
 
 
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}"
-
-
-def table(record: dict[str, Any]) -> str:
-    """Markdown table of an epoch's labels: held-out ones if there are any, else training ones."""
-    report = record["held_out"] or record["train"]
-    rows = [
-        "| label | mse | explained variance | skill | accuracy | chance |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, v in report["labels"].items():
-        rows.append(
-            f"| {name} | {v['mse']:.3f} | {_signed(v['explained_variance'])} "
-            f"| {_signed(v['skill'])} | {v['accuracy']:.3f} | {v['chance']:.3f} |"
-        )
-    return "\n".join(rows)
-
-
 class Reporter:
     """Tells of a run: lines on stderr, ``log.jsonl``, ``state.json``, TensorBoard if asked for."""
 
-    def __init__(self, out: Path, *, tensorboard: bool) -> None:
-        self._out, self._tensorboard = out, tensorboard
+    def __init__(self, out: Path, *, task: Task, tensorboard: bool) -> None:
+        self._out, self._task, self._tensorboard = out, task, tensorboard
         self._board: TensorBoard | None = None
 
     def begin(self, history: list[dict[str, Any]], *, recipe: Recipe, where: str) -> None:
@@ -135,21 +108,21 @@ class Reporter:
             self._board = TensorBoard(self._out / "tensorboard")
         self._write(history)
         _say_line(where)
-        _say_line(_FIGURES)
+        _say_line(self._task.explanation)
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         """Tell of an epoch that is finished."""
         self._write(history)
-        _say_line(summary(history[-1]))
+        _say_line(summary(history[-1], task=self._task))
         if self._board:
             self._board.add(history[-1])
 
     def end(self, history: list[dict[str, Any]]) -> None:
-        """Print the last epoch's table to stdout, and say what can be done next."""
-        say(f"{table(history[-1])}\n", file=sys.stdout)
+        """Print a table of held-out figures, else training ones, to stdout; say what comes next."""
+        say(f"{self._task.table(history[-1]['held_out'] or history[-1]['train'])}\n", sys.stdout)
         _say_line(
             f"{self._out} holds the run; next: train curve {self._out} -o curve.png, "
-            f"train export {self._out} -o c3d.safetensors"
+            + self._task.next_command.format(run=self._out)
         )
 
     def _write(self, history: list[dict[str, Any]]) -> None:
@@ -158,7 +131,7 @@ class Reporter:
         write_running(self._out, f"{len(history)} of {self._epochs} epochs are done")
 
 
-def say(text: str, *, file: TextIO | None = None) -> None:
+def say(text: str, file: TextIO | None = None) -> None:
     """Write to stderr, or another stream; that nobody listens any more ends no training."""
     stream = sys.stderr if file is None else file
     try:
@@ -187,16 +160,21 @@ class TensorBoard:
     def add(self, record: dict[str, Any]) -> None:
         """Write one epoch."""
         for name in ("train", "held_out"):
-            for kind in ("branches", "labels") if record[name] else ():
-                for label, values in record[name][kind].items():
-                    for figure, value in values.items():
-                        if value is not None:
-                            self.writer.add_scalar(
-                                f"{name}/{label}/{figure}", value, record["epoch"]
-                            )
+            for tag, value in _scalars(record[name] or {}):
+                self.writer.add_scalar(f"{name}/{tag}", value, record["epoch"])
         for figure in ("lr", "samples_per_second", "data_wait"):
             self.writer.add_scalar(f"run/{figure}", record[figure], record["epoch"])
         self.writer.flush()
+
+
+def _scalars(report: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the figures of a report, by names such as ``motion/mse``."""
+    for figure, value in report.items():
+        if isinstance(value, dict):
+            for name, values in value.items():
+                yield from ((f"{name}/{tag}", v) for tag, v in values.items() if v is not None)
+        else:
+            yield figure, value
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -209,7 +187,9 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     """
     path = run / LOG_FILE
     if not path.is_file():
-        raise TrainError(f"There is no {path}; give the folder of a `train pretrain` run.")
+        raise TrainError(
+            f"There is no {path}; give the folder of a run of `train pretrain` or `train finetune`."
+        )
     try:
         history = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         wanted = {"epoch", "train", "held_out"}

@@ -1,4 +1,4 @@
-"""The training loop: shards in, C3D checkpoint out (paper, Sec. 3.4 and 4.1).
+"""The training loop: a job in, a checkpoint of what it learnt out (paper, Sec. 3.4 and 4.1).
 
     train pretrain --labels shards/ucf101-train1 --val shards/ucf101-test1 --out runs/ucf101
     torchrun --nproc-per-node 8 --no-python train pretrain --labels shards/k400-train
@@ -8,6 +8,7 @@ Run the same command again to go on after a stop.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -22,15 +23,15 @@ from train.checkpoint import Progress
 from train.data.dataset import ClipDataset
 from train.data.loader import Batch, Loader
 from train.data.sampler import Order, Share, held_out_batches
-from train.data.split import Data, label_moments, open_data
+from train.data.split import Data
 from train.device import Machine, choose_device
-from train.metrics import LabelStats
+from train.job import Job
 from train.models.heads import set_rate
 from train.ranks import Ranks, distributed
 from train.recipe import Recipe
 from train.step import Learner, Pending
 from train.stop import GRACE, StopRequest
-from train.tasks.pretrain import Pretraining
+from train.tasks.task import Figures
 
 _ROUNDS = 16
 """Batches of an evaluation between two questions whether another rank was asked to stop."""
@@ -50,37 +51,34 @@ class Run:
     Attributes
     ----------
     progress : Progress
-    figures : LabelStats
+    figures : Figures
         Of the unfinished epoch.
     """
 
     def __init__(
         self,
+        job: Job,
         data: Data,
         *,
-        recipe: Recipe,
         machine: Machine,
         ranks: Ranks,
         device: torch.device,
         out: Path,
         content: dict[str, Any] | None = None,
     ) -> None:
-        self.data, self.recipe, self.ranks, self.out = data, recipe, ranks, out
+        recipe = job.recipe
+        self.job, self.data, self.recipe, self.ranks, self.out = job, data, recipe, ranks, out
         self.device = device
-        if recipe.views > 2 * len(data.train.crops):
-            raise TrainError(
-                f"--views {recipe.views}: these shards have {len(data.train.crops)} crops, so only "
-                f"{2 * len(data.train.crops)} views of a clip."
-            )
-        self.moments = content["moments"] if content else ranks.once(lambda: label_moments(data))
-        self.task = Pretraining(recipe, moments=self.moments, device=device)
+        self.prepared = ranks.once(lambda: content["prepared"] if content else job.prepare(data))
+        self.task = job.task(self.prepared, device)
         self.learner = Learner(
             self.task, recipe=recipe, machine=machine, ranks=ranks, device=device
         )
         self.share = Share(ranks.rank, ranks.count, machine.accumulate)
         clips_per_step = recipe.batch // recipe.views
         self.order = Order(data.train_clips, clips_per_step, seed=recipe.seed)
-        dataset = ClipDataset(data.train, data.held, seed=recipe.seed, views=recipe.views)
+        answers, held = job.answers(data, self.prepared)
+        dataset = ClipDataset(answers, held, seed=recipe.seed, views=recipe.views)
         self.loader = Loader(
             dataset, workers=machine.workers, device=device, skip_bad=machine.skip_bad
         )
@@ -126,8 +124,14 @@ class Run:
         return clock.speed()
 
     def _launch(self, step: int, parts: list[Batch], stop: StopRequest) -> _Launched:
+        # Dropout is a function of the step, and of nothing that a restart could lose.
+        torch.manual_seed(self._noise(step))
         report = self.learner.step(parts, figures=self.figures, stopping=stop.asked)
         return _Launched(step, [clip for part in parts for clip in part.clips], report)
+
+    def _noise(self, step: int) -> int:
+        key = f"{self.recipe.seed} {self.progress.epoch} {step} {self.ranks.rank}"
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
 
     def _asked_alone(self, stop: StopRequest) -> bool:
         # Several ranks stop together, once each has heard it from the report of a step.
@@ -157,7 +161,7 @@ class Run:
         )
 
     @torch.no_grad()
-    def evaluate(self, stop: StopRequest) -> LabelStats:
+    def evaluate(self, stop: StopRequest) -> Figures:
         """Figures of the held-out clips, central crop, over all ranks."""
         figures = self.task.new_figures()
         # Processes on CPUs have batch norm's running figures each of its own.
@@ -174,7 +178,7 @@ class Run:
                 figures.add(*self.learner.predict(batch))
         self._stop_evaluating(stop)
         self.ranks.sum(figures.sums)
-        if not figures.sums[0].any():
+        if figures.is_empty():
             self.ranks.all_raise(TrainError("Not one held-out clip can be read."))
         return figures
 
@@ -208,7 +212,7 @@ class Run:
             self.save(name)
         return record
 
-    def _record(self, held: LabelStats | None, speed: dict[str, float]) -> dict[str, Any]:
+    def _record(self, held: Figures | None, speed: dict[str, float]) -> dict[str, Any]:
         train = self.task.report(self.figures)
         held_out = self.task.report(held) if held else None
         planned = self.order.steps * self.recipe.batch + len(self.data.held_clips)
@@ -232,8 +236,8 @@ class Run:
         self.ranks.once(
             lambda: checkpoint.save(
                 self.out / name, model=self.learner.net, optimizer=self.learner.optimizer,
-                sums=sums, moments=self.moments, progress=self.progress, recipe=self.recipe,
-                labels=self.data.record(),
+                sums=sums, prepared=self.prepared, progress=self.progress, recipe=self.recipe,
+                labels=self.job.record(self.data),
             )
         )  # fmt: skip
 
@@ -244,31 +248,24 @@ class Run:
         return records
 
 
-def pretrain(
-    *,
-    labels: str,
+def learn(
+    job: Job,
     out: Path,
-    val: str,
-    recipe: Recipe,
+    *,
     machine: Machine,
-    group_by: str | None = None,
     save_every: int = 0,
     tensorboard: bool = False,
 ) -> None:
-    """Pre-train C3D on label shards, or go on with it.
+    """Do a job, or go on with it.
 
     Parameters
     ----------
-    labels : str
-        Shard folder, or folder/split.
+    job : Job
+        What is learnt, of which shards.
     out : path
         Folder of the run: ``last.pt``, ``best.pt``, ``log.jsonl``, ``recipe.json``, ``state.json``.
-    val : str
-        Held-out shards, or a fraction of the videos of `labels`; ``0`` for none.
-    recipe, machine : frozen settings
-        What is learnt, and how it is computed.
-    group_by : str, optional
-        Regular expression of what videos of one group share in their paths, see `open_data`.
+    machine : Machine
+        How it is computed.
     save_every : int
         Steps between checkpoints inside an epoch; 0 saves at its end only.
 
@@ -281,20 +278,19 @@ def pretrain(
     NonFiniteError
         The weights were left as they were.
     """
+    recipe = job.recipe
     with ExitStack() as stack:
         device = choose_device(machine.device)
         ranks = stack.enter_context(distributed(device))
         stop = stack.enter_context(StopRequest(grace=GRACE if ranks.count > 1 else None))
-        data = ranks.together(lambda: open_data(labels, val, recipe=recipe, group_by=group_by))
+        data = ranks.together(job.open_data)
+        record = ranks.together(lambda: job.record(data))
         told = {"save_every": str(save_every), "torch": torch.__version__}
-        ranks.same({**data.record(), **_told(recipe), **_told(machine), **told})
-        content = ranks.once(lambda: _checkpoint(out, recipe=recipe, data=data))
-        run = Run(
-            data, recipe=recipe, machine=machine, ranks=ranks, device=device, out=out,
-            content=content,
-        )  # fmt: skip
+        ranks.same({**record, **_told(recipe), **_told(machine), **told})
+        content = ranks.once(lambda: _checkpoint(out, recipe=recipe, record=record))
+        run = Run(job, data, machine=machine, ranks=ranks, device=device, out=out, content=content)
         stack.enter_context(run.loader)
-        reporter = log.Reporter(out, tensorboard=tensorboard)
+        reporter = log.Reporter(out, task=run.task, tensorboard=tensorboard)
         ranks.once(lambda: reporter.begin(run.history, recipe=recipe, where=_where(data, device)))
         while run.progress.epoch < recipe.epochs:
             speed = run.train_epoch(stop, save_every=save_every)
@@ -307,7 +303,7 @@ def _told(settings: Recipe | Machine) -> dict[str, str]:
     return {name: str(value) for name, value in vars(settings).items()}
 
 
-def _checkpoint(out: Path, *, recipe: Recipe, data: Data) -> dict[str, Any] | None:
+def _checkpoint(out: Path, *, recipe: Recipe, record: dict[str, str]) -> dict[str, Any] | None:
     path = out / "last.pt"
     if not path.exists():
         if (out / "best.pt").exists():
@@ -317,7 +313,7 @@ def _checkpoint(out: Path, *, recipe: Recipe, data: Data) -> dict[str, Any] | No
             )
         return None
     content = checkpoint.load(path)
-    checkpoint.check_same(content, path, recipe=recipe, labels=data.record())
+    checkpoint.check_same(content, path, recipe=recipe, labels=record)
     return content
 
 

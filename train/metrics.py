@@ -1,4 +1,4 @@
-"""What was learnt: per label, the explained variance and the accuracy beside chance.
+"""What was learnt: of labels, explained variance and accuracy beside chance; of classes, the hits.
 
 Explained variance is 1 - sum (y - p)^2 / sum (y - mean y)^2: 0 for always predicting the mean
 of the very clips that are measured (the best constant there is), 1 for perfection, below 0 for
@@ -18,6 +18,10 @@ import torch
 VALUES = 17  # labels run from 1 to at most 16; the released code's also know 0
 NO_LABEL = 255
 """In place of each label of a sample that stands for no clip, and counts nowhere."""
+NO_CLASS = -1
+"""In place of a class: none that is known."""
+TOP = (1, 5)
+"""A class is told by the k likeliest, for each k of these; of so few classes it says nothing."""
 
 
 class LabelStats:
@@ -48,6 +52,10 @@ class LabelStats:
         seen = torch.nn.functional.one_hot(y.long(), VALUES) * there[..., None]
         rows = [there, y, y * y, (y - p) ** 2 * there, (rounded == y) & there]
         self.sums += torch.cat([torch.stack([row.sum(0) for row in rows]), seen.sum(0).T])
+
+    def is_empty(self) -> bool:
+        """Whether no clip was added."""
+        return not self.sums[0].any()
 
     def mse(self) -> torch.Tensor:
         """(C,) mean squared error of each label, float32."""
@@ -89,3 +97,69 @@ class LabelStats:
 
 def _explained(errors: torch.Tensor, spread: torch.Tensor) -> float | None:
     return float(1 - errors / spread) if spread > 1e-9 else None
+
+
+class ClassStats:
+    """Counts of clips by class and predicted class; they add up over batches and over ranks.
+
+    Parameters
+    ----------
+    classes : int
+    """
+
+    def __init__(self, classes: int, *, device: torch.device) -> None:
+        # A row per class: how often each class was predicted for it; then the sum of losses, and
+        # how often the class was among the five most likely.
+        self.sums = torch.zeros(classes, classes + 2, dtype=torch.float64, device=device)
+        self._classes = classes
+
+    @torch.no_grad()
+    def add(self, logits: torch.Tensor, classes: torch.Tensor) -> None:
+        """Add a batch: (B, C) logits and (B,) classes."""
+        there = classes != NO_CLASS
+        logits, classes = logits[there].float(), classes[there]
+        losses = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
+        best = logits.topk(min(5, self._classes), dim=1).indices
+        rows = torch.zeros(len(classes), self._classes + 2, dtype=torch.float64)
+        rows = rows.to(self.sums.device)
+        rows[torch.arange(len(classes)), best[:, 0]] = 1
+        rows[:, -2] = losses.double()
+        rows[:, -1] = (best == classes[:, None]).any(dim=1).double()
+        self.sums.index_add_(0, classes, rows)
+
+    def is_empty(self) -> bool:
+        """Whether no clip was added."""
+        return not self.sums.any()
+
+    def loss(self) -> float:
+        """Mean cross-entropy of the clips, in nats."""
+        return float(self.sums[:, -2].sum() / self._clips())
+
+    def report(self, names: Sequence[str]) -> dict[str, Any]:
+        """Figures over all clips and per class.
+
+        `chance1`, `chance5` are what the best constant guess would give: the share of the most
+        frequent class, or of the five most frequent.
+        """
+        counts = self.sums[:, : self._classes].cpu()
+        of_class, clips = counts.sum(dim=1), self._clips()
+        most = of_class.sort(descending=True).values
+        return {
+            "clips": int(clips),
+            "loss": self.loss(),
+            "top1": float(counts.diagonal().sum() / clips),
+            "top5": float(self.sums[:, -1].sum() / clips),
+            "chance1": float(most[0] / clips),
+            "chance5": float(most[:5].sum() / clips),
+            "classes": {
+                name: {"clips": int(of_class[i]), "top1": _share(counts[i, i], of_class[i])}
+                for i, name in enumerate(names)
+            },
+        }
+
+    def _clips(self) -> torch.Tensor:
+        return self.sums[:, : self._classes].sum()
+
+
+def _share(part: torch.Tensor, whole: torch.Tensor) -> float | None:
+    return float(part / whole) if whole else None

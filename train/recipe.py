@@ -9,27 +9,51 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from train import TrainError
 
 BRANCHES = ("motion", "appearance")
-PIXELS = {"raw": (0.0, 1.0), "unit": (0.0, 255.0), "centred": (127.5, 63.75)}
-"""Name -> (shift, scale), x = (pixel - shift) / scale. The paper is silent, the release is raw."""
-INITS = ("release", "kaiming")
+BACKBONES = ("c3d", "c3d-bn8", "r3d", "r2plus1d", "r3d-18", "r2plus1d-18")
+"""The paper's, the three of the authors' joint release, and two with 18 layers."""
+PIXELS: dict[str, tuple[Any, Any]] = {
+    "raw": (0.0, 1.0),
+    "unit": (0.0, 255.0),
+    "centred": (127.5, 63.75),
+    "kinetics": ((110.2008, 100.63983, 95.99475), (58.14765, 56.46975, 55.332195)),
+    "mean": ((104.0, 117.0, 128.0), 1.0),
+}
+"""Name -> (shift, scale), numbers or one per channel (RGB): x = (pixel - shift) / scale.
+
+The paper is silent, the release is raw. ``kinetics`` is what torchvision's Kinetics weights were
+trained with, ``mean`` what MMAction2 takes in place of C3D's mean volume.
+"""
+INITS = ("release", "kaiming", "c3d")
 TARGETS = ("raw", "standard")
-_MOST = {"width": 8, "lr": 1e6, "seed": 2**63}
+DECAYS = ("linear", "all")
+SCRATCH = "scratch"
+"""In place of weights to begin from: none."""
+_CHOICES = {
+    "backbone": BACKBONES, "pixels": tuple(PIXELS), "init": INITS, "targets": TARGETS,
+    "decay": DECAYS,
+}  # fmt: skip
+_MOST = {"width": 8, "lr": 1e6, "seed": 2**63, "dropout": 1}
+_POSITIVE = ("batch", "views", "epochs", "lr_every", "lr", "width")
 _NOT_NEGATIVE = (
     *("momentum", "weight_decay", "bias_lr", "motion_weight", "appearance_weight"),
-    *("clip_grad", "drop_still", "seed"),
+    *("clip_grad", "drop_still", "dropout", "seed"),
 )
 STILL = 0.05
 """`--drop-still` without a value: the motion energy below which a clip counts as still."""
 
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is learnt, and how. Each default is the paper's, or the release's where it is silent."""
+    """What every task shares. Each default is the paper's, or the release's where it is silent."""
+
+    task: ClassVar[str] = ""
 
     batch: int = 30  # samples per optimizer step, over all ranks and accumulated parts (paper)
     views: int = 1  # samples cut from each clip that a step reads (paper and release: 1)
@@ -37,73 +61,110 @@ class Recipe:
     lr: float = 0.001  # (paper)
     lr_every: int = 5  # epochs between divisions of the rate by 10 (paper)
     momentum: float = 0.9  # (release)
-    weight_decay: float = 0.005  # on fully connected weights only (release)
+    weight_decay: float = 0.005  # (release)
+    decay: str = "linear"  # weights that decay: fully connected ones, or convolutions too (release)
     bias_lr: float = 2.0  # biases learn at this multiple of the rate (release)
-    tasks: tuple[str, ...] = BRANCHES  # label name prefixes (paper: all 27, and its ablations)
-    motion_weight: float = 1.0  # of the branch's mean squared error in the loss (paper: silent)
-    appearance_weight: float = 1.0
-    batch_norm: bool = False  # (paper: none)
-    init: str = "release"  # of weights; "kaiming" is the other (release)
+    backbone: str = "c3d"  # key of BACKBONES (paper)
+    batch_norm: bool = False  # of c3d; the other backbones always have it (paper: none)
+    init: str = "release"  # of weights: "release", "kaiming", or "c3d", of Tran et al.'s own code
     width: float = 1.0  # share of the paper's filters and hidden units
     pixels: str = "raw"  # key of PIXELS (release)
-    targets: str = "raw"  # "raw": the 1-based labels (paper); "standard": zero mean, unit variance
     clip_grad: float = 0.0  # largest norm of a step's gradient; 0 takes any (neither has one)
     drop_still: float = 0.0  # leave out clips of less motion energy; 0 keeps all (paper: silent)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch", "views", "epochs", "lr_every", "lr", "width"):
-            if not 0 < getattr(self, name) <= _MOST.get(name, math.inf):
+        values = vars(self)
+        for name in _POSITIVE:
+            if not 0 < values[name] <= _MOST.get(name, math.inf):
                 most = f" and at most {_MOST[name]}" if name in _MOST else ""
-                raise TrainError(f"{_flag(name)} must be above 0{most}, not {getattr(self, name)}.")
-        for name in _NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < _MOST.get(name, math.inf):
+                raise TrainError(f"{_flag(name)} must be above 0{most}, not {values[name]}.")
+        for name in filter(values.__contains__, _NOT_NEGATIVE):
+            if not 0 <= values[name] < _MOST.get(name, math.inf):
+                below = f" to below {_MOST[name]}" if name in _MOST else " on"
                 raise TrainError(
-                    f"{_flag(name)} must be a number from 0 on, not {getattr(self, name)}."
+                    f"{_flag(name)} must be a number from 0{below}, not {values[name]}."
                 )
         if self.batch % self.views:
             raise TrainError(f"--batch {self.batch} must be a multiple of --views {self.views}.")
-        if self.pixels not in PIXELS:
-            raise TrainError(f"pixels must be one of {', '.join(PIXELS)}, not {self.pixels!r}.")
-        if self.init not in INITS:
-            raise TrainError(f"init must be one of {', '.join(INITS)}, not {self.init!r}.")
-        if self.targets not in TARGETS:
-            raise TrainError(f"targets must be one of {', '.join(TARGETS)}, not {self.targets!r}.")
+        for name in filter(values.__contains__, _CHOICES):
+            if values[name] not in _CHOICES[name]:
+                known = ", ".join(_CHOICES[name])
+                raise TrainError(f"{name} must be one of {known}, not {values[name]!r}.")
 
     def rate(self, epoch: int) -> float:
         """Learning rate of a 0-based epoch: divided by 10 every `lr_every` epochs."""
         return self.lr * 0.1 ** (epoch // self.lr_every)
 
+    def network(self) -> dict[str, Any]:
+        """Return what decides the shape and the input of the backbone, for `make_backbone`."""
+        fields = ("batch_norm", "pixels", "width")
+        return {"name": self.backbone, **{field: getattr(self, field) for field in fields}}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
-        return {**dataclasses.asdict(self), "tasks": list(self.tasks)}
+        values = dataclasses.asdict(self)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """Inverse of `as_dict`."""
-        return cls(**{**values, "tasks": tuple(values["tasks"])})
+    def from_dict(cls: type[AnyRecipe], values: dict[str, Any]) -> AnyRecipe:
+        """Inverse of `as_dict`; what an older program did not know is as it was then."""
+        given: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
+        }
+        return cls(**given)
 
+
+@dataclass(frozen=True)
+class PretrainRecipe(Recipe):
+    """Regression of the 27 labels (paper, Sec. 3.4)."""
+
+    task: ClassVar[str] = "pretrain"
+
+    tasks: tuple[str, ...] = BRANCHES  # label name prefixes (paper: all 27, and its ablations)
+    motion_weight: float = 1.0  # of the branch's mean squared error in the loss (paper: silent)
+    appearance_weight: float = 1.0
+    targets: str = "raw"  # "raw": the 1-based labels (paper); "standard": zero mean, unit variance
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe(Recipe):
+    """Classification of clips (paper, Sec. 4.1): convolutions kept, fully connected layers new."""
+
+    task: ClassVar[str] = "finetune"
+
+    dropout: float = 0.5  # after each hidden layer (paper: silent; Tran et al.: .5)
+    freeze: bool = False  # learn one linear layer on pool5 and nothing else
+
+
+_SMALL: dict[str, Any] = {
+    "batch": 8, "epochs": 9, "lr": 0.01, "lr_every": 6, "batch_norm": True, "init": "kaiming",
+    "width": 0.5, "pixels": "centred",
+}  # fmt: skip
 
 RECIPES = {
-    "ucf101": Recipe(),
-    "kinetics": Recipe(lr=0.0005, lr_every=7),
-    "small": Recipe(
-        batch=8,
-        epochs=9,
-        lr=0.01,
-        lr_every=6,
-        batch_norm=True,
-        init="kaiming",
-        width=0.5,
-        pixels="centred",
-        targets="standard",
-    ),
+    "ucf101": PretrainRecipe(),
+    "kinetics": PretrainRecipe(lr=0.0005, lr_every=7),
+    "small": PretrainRecipe(**_SMALL, targets="standard"),
 }
 """The two schedules of the paper (Sec. 4.1), and one for some hundred clips and a CPU.
 
 The paper's is made for 3,568 steps an epoch; ``small`` for a hundred. Batch norm, Kaiming weights,
 scaled pixels and standardised targets bear a rate ten times the paper's, small batches make more
 steps of few clips, and half the filters and hidden units cost a quarter of the time.
+"""
+
+FINETUNE_RECIPES = {
+    "paper": FinetuneRecipe(),
+    "c3d-ucf101": FinetuneRecipe(
+        epochs=17, lr=0.003, lr_every=6, decay="all", init="c3d", pixels="mean"
+    ),
+    "small": FinetuneRecipe(**_SMALL),
+}
+"""The paper's schedule; that of C3D's authors for UCF101 from scratch; one for small sets.
+
+``c3d-ucf101`` is facebookarchive/C3D, examples/c3d_train_ucf101: the rate divided by 10 every
+20,000 of 60,000 steps, which are 5.6 and 16.8 passes over the clips of UCF101's first list.
 """
 
 

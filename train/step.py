@@ -13,11 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from train.data.loader import Batch
 from train.device import Machine, use_bf16
-from train.metrics import LabelStats
 from train.models.heads import make_optimizer
 from train.ranks import Ranks
 from train.recipe import Recipe
-from train.tasks.pretrain import Pretraining
+from train.tasks.task import Figures, Task
 
 
 class StepReport(NamedTuple):
@@ -72,7 +71,7 @@ class Learner:
 
     def __init__(
         self,
-        task: Pretraining,
+        task: Task,
         *,
         recipe: Recipe,
         machine: Machine,
@@ -97,6 +96,7 @@ class Learner:
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             bias_lr=recipe.bias_lr,
+            decay=recipe.decay,
         )
 
     def predict(
@@ -108,11 +108,9 @@ class Learner:
         """
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             predicted = (network or self._forward)(batch.frames)
-        return predicted, self.task.targets(batch.labels)
+        return predicted, self.task.targets(batch.answers)
 
-    def step(
-        self, parts: Sequence[Batch], *, figures: LabelStats, stopping: bool = False
-    ) -> Pending:
+    def step(self, parts: Sequence[Batch], *, figures: Figures, stopping: bool = False) -> Pending:
         """Take one step on this rank's share of a batch, without waiting for the device.
 
         Weights stay as they are where the loss or a gradient is not finite. Ranks exchange

@@ -88,7 +88,10 @@ MISTAKES = {
     "no number": (["--labels", "{toy}", "--lr", "nan"], "--lr must be above 0"),
     "decay": (["--labels", "{toy}", "--weight-decay", "nan"], "--weight-decay must be a number"),
     "width": (["--labels", "{toy}", "--width", "1e9"], "--width must be above 0 and at most 8"),
-    "seed": (["--labels", "{toy}", "--seed", "9" * 30], "--seed must be a number from 0 on"),
+    "seed": (
+        ["--labels", "{toy}", "--seed", "9" * 30],
+        "--seed must be a number from 0 to below 9223372036854775808",
+    ),
     "weights": (
         ["--labels", "{toy}", "--motion-weight", "0", "--tasks", "motion"],
         "With --motion-weight 0 there is nothing to learn",
@@ -175,7 +178,7 @@ def test_curve_is_a_picture_of_the_run(finished, tmp_path, capsys, monkeypatch):
     assert (blue < -100).any()  # the appearance line
     code, _, said = train(capsys, monkeypatch, "curve", tmp_path, "-o", path)
     assert code == 2
-    assert "give the folder of a `train pretrain` run" in said
+    assert "give the folder of a run of `train pretrain`" in said
 
 
 def test_bench_says_what_limits(toy, capsys, monkeypatch):
@@ -444,8 +447,8 @@ def test_a_failed_write_leaves_the_old_checkpoint(finished, tmp_path, monkeypatc
     with pytest.raises(checkpoint.TrainError, match=r"last.pt cannot be written \(disk full\)"):
         checkpoint.save(
             path, model=net, optimizer=torch.optim.SGD(net.parameters()), sums=content["sums"],
-            moments=content["moments"],
-            progress=checkpoint.Progress(), recipe=checkpoint.Recipe(), labels={},
+            prepared=content["prepared"],
+            progress=checkpoint.Progress(), recipe=RECIPES["small"], labels={},
         )  # fmt: skip
     assert path.read_bytes() == before
 
@@ -461,7 +464,7 @@ def test_default_recipes_are_the_papers():
 
 def test_options_of_zero_are_taken():
     given = dict.fromkeys(("weight_decay", "appearance_weight", "drop_still"), 0.0)
-    chosen = cli._recipe("ucf101", {**given, "seed": 0, "batch_norm": None, "tasks": None})
+    chosen = cli._recipe(RECIPES["ucf101"], {**given, "seed": 0, "batch_norm": None, "tasks": None})
     assert (chosen.weight_decay, chosen.appearance_weight) == (0, 0)
     assert chosen == replace(RECIPES["ucf101"], weight_decay=0.0, appearance_weight=0.0)
 

@@ -17,14 +17,15 @@ from train_helpers import bright_frames, random_labels, toy_shards, write_shards
 
 from labelgen.errors import LabelgenError
 from labelgen.shards.folder import locked
-from train import NonFiniteError, StoppedError, TrainError, loop
+from train import NonFiniteError, StoppedError, TrainError, job, loop
 from train.checkpoint import load
-from train.data.split import open_data
 from train.device import Machine, choose_device
+from train.job import PretrainJob
 from train.ranks import Ranks
 from train.recipe import RECIPES, Recipe
 from train.state import recorded, run_status
 from train.stop import StopRequest
+from train.tasks.pretrain import Pretraining
 
 TINY = {"width": 0.03, "batch": 4, "epochs": 2, "lr": 0.003}
 CPU = Machine(device="cpu", precision="fp32")
@@ -38,14 +39,8 @@ def pretrain(folder, out, *, val="0", machine=CPU, save_every=0, **recipe):
     torch.set_num_threads(1)  # reproducible sums
     settings = tiny(**recipe)
     with recorded(out):
-        loop.pretrain(
-            labels=str(folder),
-            out=out,
-            val=str(val),
-            recipe=settings,
-            machine=machine,
-            save_every=save_every,
-        )
+        what = PretrainJob(str(folder), str(val), settings)
+        loop.learn(what, out, machine=machine, save_every=save_every)
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
@@ -68,9 +63,8 @@ def toy(tmp_path_factory):
 def run_on(folder, out, **recipe):
     torch.set_num_threads(1)
     settings = tiny(**recipe)
-    data = open_data(str(folder), "0", recipe=settings)
-    device = torch.device("cpu")
-    return loop.Run(data, recipe=settings, machine=CPU, ranks=Ranks(), device=device, out=out)
+    what, device = PretrainJob(str(folder), "0", settings), torch.device("cpu")
+    return loop.Run(what, what.open_data(), machine=CPU, ranks=Ranks(), device=device, out=out)
 
 
 def test_one_batch_can_be_learnt_by_heart(toy, tmp_path):
@@ -169,14 +163,14 @@ def test_accumulated_parts_equal_the_whole_batch(toy, tmp_path):
 
 def spoil_call(monkeypatch, number, spoil):
     """Let one call of the task's loss return something else."""
-    real, calls = loop.Pretraining.loss, []
+    real, calls = Pretraining.loss, []
 
     def loss(self, predicted, targets):
         calls.append(1)
         value = real(self, predicted, targets)
         return spoil(value, predicted) if len(calls) == number else value
 
-    monkeypatch.setattr(loop.Pretraining, "loss", loss)
+    monkeypatch.setattr(Pretraining, "loss", loss)
 
 
 class InfiniteGradient(torch.autograd.Function):
@@ -248,7 +242,7 @@ def test_momentum_that_is_not_finite_is_not_saved(toy, tmp_path):
 
 def test_best_is_the_epoch_of_lowest_held_out_loss(toy, tmp_path, monkeypatch):
     losses = iter([9.0, 3.0, 9.0, 1.0, 9.0, 2.0])  # of training and of held-out clips, in turns
-    monkeypatch.setattr(loop.Pretraining, "objective", lambda self, figures: next(losses))
+    monkeypatch.setattr(Pretraining, "objective", lambda self, figures: next(losses))
     pretrain(toy, tmp_path / "run", val=0.2, epochs=3)
     best, last = (load(tmp_path / "run" / name)["progress"] for name in ("best.pt", "last.pt"))
     assert (best["epoch"], last["epoch"], best["best"], last["best"]) == (2, 3, 1.0, 1.0)
@@ -256,7 +250,7 @@ def test_best_is_the_epoch_of_lowest_held_out_loss(toy, tmp_path, monkeypatch):
 
 def test_moments_are_those_of_the_beginning(toy, tmp_path, monkeypatch):
     pretrain(toy, tmp_path / "run", epochs=1)
-    monkeypatch.delattr(loop, "label_moments")
+    monkeypatch.delattr(job, "label_moments")
     pretrain(toy, tmp_path / "run", epochs=2)
 
 
@@ -286,14 +280,14 @@ def test_more_views_than_there_are_are_refused(toy, tmp_path):
 
 
 def test_a_held_out_loss_that_is_not_finite_is_no_best(toy, tmp_path, monkeypatch):
-    real = loop.Pretraining.objective
+    real = Pretraining.objective
     calls = []
 
     def objective(self, figures):
         calls.append(1)
         return math.nan if len(calls) == 4 else real(self, figures)
 
-    monkeypatch.setattr(loop.Pretraining, "objective", objective)
+    monkeypatch.setattr(Pretraining, "objective", objective)
     with pytest.raises(NonFiniteError, match="held-out loss is nan after epoch 2"):
         pretrain(toy, tmp_path / "run", val=0.2)
     for name in ("best.pt", "last.pt"):

@@ -14,10 +14,10 @@ from train_helpers import spoilt, toy_shards
 
 from train import loop
 from train.checkpoint import load
-from train.data.split import open_data
 from train.device import Machine
+from train.job import PretrainJob
 from train.ranks import Ranks
-from train.recipe import Recipe
+from train.recipe import PretrainRecipe
 from train.state import run_status
 from train.stop import StopRequest
 
@@ -179,10 +179,10 @@ def test_figures_with_batch_norm_are_those_of_the_network_that_is_kept(toy, tmp_
     code, said = several(2, toy, tmp_path / "run", *options)
     assert code == 0, said
     (record,) = records(tmp_path / "run")
-    recipe = Recipe.from_dict(json.loads((tmp_path / "run" / "recipe.json").read_text()))
-    data = open_data(str(toy), "0.2", recipe=recipe)
+    recipe = PretrainRecipe.from_dict(json.loads((tmp_path / "run" / "recipe.json").read_text()))
+    job = PretrainJob(str(toy), "0.2", recipe)
     run = loop.Run(
-        data, recipe=recipe, machine=Machine(), ranks=Ranks(), device=torch.device("cpu"),
+        job, job.open_data(), machine=Machine(), ranks=Ranks(), device=torch.device("cpu"),
         out=tmp_path, content=load(tmp_path / "run" / "last.pt"),
     )  # fmt: skip
     alone = run.task.objective(run.evaluate(StopRequest()))

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import h5py
@@ -170,6 +170,18 @@ def read_heap(read_at: ReadAt, reference: np.void) -> np.ndarray:
     raise DamageError("the heap lacks a value that the file refers to")
 
 
+class Stamp(NamedTuple):
+    """What tells a file from one that took its place; the same on every machine that sees it."""
+
+    bytes: int
+    changed: int
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """Return the stamp of a file from its status."""
+    return Stamp(found.st_size, found.st_mtime_ns)
+
+
 class StoredClips:
     """The clips of one shard.
 
@@ -177,22 +189,30 @@ class StoredClips:
     ----------
     path : path
         Opened when something is read, and kept open until `close`.
+    stamp : Stamp, optional
+        Of the file that is meant; by default of that which is there now.
 
     Raises
     ------
     OSError
-        It cannot be opened; from reading, too.
+        It cannot be opened, or another file has taken its place; from reading, too.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, stamp: Stamp | None = None) -> None:
+        self._path, self._stamp = path, stamp or stamp_of(path.stat())
         self._descriptor: int | None = None
         try:
             with open_shard(path) as file:
-                self._layouts = {name: layout_of(file[name]) for name in ("labels", "frames")}
+                stored = {"labels", "frames"} & file.keys()  # labels may be absent
+                self._layouts = {name: layout_of(file[name]) for name in stored}
                 self._jpeg = file["frames"].ndim == 2
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise OSError(f"{path}: {error}") from None
+        self._check(path.stat())
+
+    def _check(self, found: os.stat_result) -> None:
+        if stamp_of(found) != self._stamp:
+            raise OSError(f"{self._path}: another file has taken its place")
 
     def __del__(self) -> None:
         self.close()
@@ -230,6 +250,7 @@ class StoredClips:
         layout = self._layouts[name]
         if layout is not None:
             return layout.read(self._read_at, row)
+        self._check(self._path.stat())
         try:
             with open_shard(self._path) as file:
                 return file[name][row]
@@ -242,8 +263,13 @@ class StoredClips:
 
     def _read_at(self, offset: int, size: int) -> bytes:
         if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_RDONLY)
-            self._size = os.fstat(self._descriptor).st_size
+            descriptor = os.open(self._path, os.O_RDONLY)
+            try:
+                self._check(os.fstat(descriptor))
+            except OSError:
+                os.close(descriptor)
+                raise
+            self._descriptor, self._size = descriptor, os.fstat(descriptor).st_size
         if not 0 <= offset <= offset + size <= self._size:
             raise DamageError("it would lie outside the file")
         try:

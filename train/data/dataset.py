@@ -1,4 +1,4 @@
-"""Clips as samples: frames and labels of the views that were drawn for them (paper, Sec. 3.4)."""
+"""Clips as samples: frames and answers of the views that were drawn for them (paper, Sec. 3.4)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from labelgen import LABELS, flip_labels
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE
 from labelgen.labels.crops import central_crop
+from train.data.answers import Answers
 from train.data.chunks import DamageError, StoredClips
 from train.data.sampler import HELD_OUT, Key, views_of
-from train.data.shards import Shard, ShardSet
-from train.metrics import NO_LABEL
+from train.data.shards import Shard
 
 
 class Item(NamedTuple):
@@ -28,15 +27,16 @@ class Item(NamedTuple):
     ----------
     frames : (K, 16, 112, 112, 3) uint8
         RGB.
-    labels : (K, 27) uint8
-        1-based; `NO_LABEL` where the clip is not to count, in no loss and no figure.
+    answers : (K, A)
+        As the dataset's `Answers` say; their `nothing` where the clip is not to count, in no loss
+        and no figure.
     clip : int
     wrong : str
         Why the clip cannot be had, one sentence; empty if it can.
     """
 
     frames: torch.Tensor
-    labels: torch.Tensor
+    answers: torch.Tensor
     clip: int
     wrong: str
 
@@ -49,8 +49,8 @@ class ClipDataset(Dataset):
 
     Parameters
     ----------
-    train, held : ShardSet
-        Where clips of an epoch, and held-out ones, are found; both in `train` without `held`.
+    train, held : Answers
+        About clips of an epoch, and held-out ones; `train` is about both without `held`.
     seed : int
         Of the views.
     views : int
@@ -64,8 +64,8 @@ class ClipDataset(Dataset):
 
     def __init__(
         self,
-        train: ShardSet,
-        held: ShardSet | None = None,
+        train: Answers,
+        held: Answers | None = None,
         *,
         seed: int = 0,
         views: int = 1,
@@ -84,30 +84,29 @@ class ClipDataset(Dataset):
         epoch, clip = key
         if clip < 0:
             item = self[epoch, ~clip]
-            return item._replace(labels=torch.full_like(item.labels, NO_LABEL), clip=clip)
+            nothing = self._train.nothing.expand_as(item.answers)
+            return item._replace(answers=nothing.clone(), clip=clip)
         if epoch == HELD_OUT:
-            shards, views = self._held, [(central_crop(self._held.crops), False)]
+            asked, views = self._held, [(central_crop(self._held.crops), False)]
         else:
-            shards = self._train
-            views = views_of(self._seed, epoch, clip, crops=len(shards.crops), count=self._views)
-        shard, row = shards.locate(clip)
+            asked = self._train
+            views = views_of(self._seed, epoch, clip, crops=len(asked.crops), count=self._views)
+        shard, row = asked.shards.locate(clip)
         stored = self._stored(shard)
+        item = _nothing(asked, len(views), clip)
         try:
-            labels, images = stored.labels(row), stored.frames(row)
+            answers, images = asked.about(clip, views, stored=stored), stored.frames(row)
         except (cv2.error, DamageError) as error:
             wrong = f"{shard.path}, clip {row}: it cannot be read ({_short(error)})"
-            return _nothing(len(views), clip, wrong)
-        item = _nothing(len(views), clip)
+            return item._replace(wrong=wrong)
         for view, (crop, flip) in enumerate(views):
-            top, left = shards.crops[crop].tolist()
+            top, left = asked.crops[crop].tolist()
             _cut(images, item.frames[view].numpy(), top=top, left=left, flip=flip)
-            seen = flip_labels(labels[crop], profile=shards.profile) if flip else labels[crop]
-            item.labels[view] = torch.tensor(seen)
-        return item
+        return item._replace(answers=torch.from_numpy(answers))
 
     def _stored(self, shard: Shard) -> StoredClips:
         if shard not in self._known:
-            self._known[shard] = StoredClips(shard.path)
+            self._known[shard] = StoredClips(shard.path, stamp=shard.stamp)
         stored = self._known[shard]
         self._open.pop(shard, None)
         self._open[shard] = None  # now the most recently used
@@ -118,10 +117,9 @@ class ClipDataset(Dataset):
         return stored
 
 
-def _nothing(views: int, clip: int, wrong: str = "") -> Item:
+def _nothing(asked: Answers, views: int, clip: int) -> Item:
     frames = torch.zeros(views, CLIP_LENGTH, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
-    labels = torch.full((views, len(LABELS)), NO_LABEL, dtype=torch.uint8)
-    return Item(frames, labels, clip, wrong)
+    return Item(frames, asked.nothing.repeat(views, 1), clip, "")
 
 
 def _files_to_keep() -> int:

@@ -22,6 +22,7 @@ from labelgen.shards.generations import set_of_generation
 from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import read_seal
 from train import TrainError
+from train.data.chunks import Stamp, stamp_of
 
 REMEDY = "delete it and run the same `labelgen extract` again"
 
@@ -33,6 +34,7 @@ class Shard:
     path: Path
     first: int  # number of clips in the shards before it
     clips: int
+    stamp: Stamp  # of the file when the set was opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ class ShardSet:
     shards : tuple of Shard
         In the order of their names; empty ones left out.
     crops : (K, 2) int16
-        Top and left of each stored crop.
+        Top and left of each crop that has labels; none where nothing has.
     profile, flow : str
         How labels were made; sets that differ here cannot be compared.
     config_hash : str
@@ -78,7 +80,18 @@ class ShardSet:
         return [shard.first for shard in self.shards]
 
     def motion_energy(self) -> np.ndarray:
-        """(clips,) float32: mean motion boundary of each clip, 0 where nothing moves."""
+        """(clips,) float32: mean motion boundary of each clip, 0 where nothing moves.
+
+        Raises
+        ------
+        TrainError
+            The shards were made without labels.
+        """
+        if not len(self.crops):
+            raise TrainError(
+                f"{self.shards[0].path.name} has no motion energy (extracted with --no-labels?); "
+                "leave --drop-still away."
+            )
         return np.concatenate([_read(shard, "motion_energy") for shard in self.shards])
 
     def videos(self) -> tuple[list[str], np.ndarray]:
@@ -94,13 +107,17 @@ class ShardSet:
         return list(known), np.concatenate(numbers)
 
     def known_by(self) -> dict[str, tuple[int, float]]:
-        """By path, frames and first clip's motion energy of each video: equal for the same one."""
+        """By path, frames and first clip's motion energy of each video: equal for the same one.
+
+        The energy is not a number where none is stored.
+        """
         known = {}
         for shard in self.shards:
             with open_shard(shard.path) as file:
                 paths, frames = file["videos/path"].asstr()[:], file["videos/frames"][:]
                 rows, firsts = np.unique(file["clips/video"][:], return_index=True)
-                energy = file["motion_energy"][:][firsts]
+                stored = "motion_energy" in file
+                energy = file["motion_energy"][:][firsts] if stored else np.full(len(rows), np.nan)
             for row, first in zip(rows.tolist(), energy.tolist(), strict=True):
                 known[str(paths[row])] = int(frames[row]), float(first)
         return known
@@ -118,7 +135,7 @@ class ShardSet:
         )
 
 
-def open_shards(location: str | Path) -> ShardSet:
+def open_shards(location: str | Path, *, labels: bool = True) -> ShardSet:
     """Open a shard directory, or one prefix of it, and check that it can be trained on.
 
     Parameters
@@ -126,6 +143,8 @@ def open_shards(location: str | Path) -> ShardSet:
     location : path
         ``shards`` for the only split that is there, or in the only shard folder directly below;
         ``shards/ucf101-train1`` for one of several splits.
+    labels : bool, optional
+        Whether they are needed; frames always are.
 
     Raises
     ------
@@ -144,11 +163,11 @@ def open_shards(location: str | Path) -> ShardSet:
     for file, seal in zip(files, _seals(files, run["config_hash"]), strict=True):
         content.update(f"{file.name} {seal['sha256']} {seal['clips']}\n".encode())
         if seal["clips"]:
-            shards.append(Shard(file, first, int(seal["clips"])))
+            shards.append(Shard(file, first, int(seal["clips"]), stamp_of(file.stat())))
             first += int(seal["clips"])
     if not shards:
         raise TrainError(f"The shards in {location} hold no clips.")
-    return _describe(tuple(shards), run["config_hash"], content.hexdigest())
+    return _describe(tuple(shards), run["config_hash"], content.hexdigest(), labels=labels)
 
 
 def _find(location: Path) -> tuple[Path, str | None]:
@@ -200,13 +219,16 @@ def _seals(files: list[Path], config_hash: str) -> list[dict[str, Any]]:
     return list(fitting.values())
 
 
-def _describe(shards: tuple[Shard, ...], config_hash: str, content: str) -> ShardSet:
+def _describe(
+    shards: tuple[Shard, ...], config_hash: str, content: str, *, labels: bool
+) -> ShardSet:
     """Open every shard once: the same crops and settings, and all that training needs."""
     kinds = []
     for shard in shards:
         with open_shard(shard.path) as file:
-            _check_content(file, shard, config_hash)
-            kinds.append((file["crops"][:], file["frames"].ndim == 2))
+            _check_content(file, shard, config_hash, labels=labels)
+            crops = file["crops"][:] if "crops" in file else np.zeros((0, 2), np.int16)
+            kinds.append((crops, file["frames"].ndim == 2))
             profile, flow = str(file.attrs["profile"]), str(file.attrs["flow"])
     crops, jpeg = kinds[0]
     for shard, (others, encoded) in zip(shards, kinds, strict=True):
@@ -217,19 +239,19 @@ def _describe(shards: tuple[Shard, ...], config_hash: str, content: str) -> Shar
     return ShardSet(shards, crops, profile, flow, config_hash, jpeg, content)
 
 
-def _check_content(file: h5py.File, shard: Shard, config_hash: str) -> None:
+def _check_content(file: h5py.File, shard: Shard, config_hash: str, *, labels: bool) -> None:
     name = shard.path.name
-    for dataset, flag in (("labels", "--no-labels"), ("frames", "--frames none")):
+    needed = {"frames": "--frames none"} | ({"labels": "--no-labels"} if labels else {})
+    for dataset, flag in needed.items():
         if dataset not in file:
+            raise TrainError(f"{name} has no {dataset} (extracted with {flag}?), which this needs.")
+        if len(file[dataset]) != shard.clips:
             raise TrainError(
-                f"{name} has no {dataset} (extracted with {flag}?); training needs them."
+                f"{name} holds {len(file[dataset])} clips where its seal says {shard.clips}; "
+                f"{REMEDY}."
             )
     if file.attrs["config_hash"] != config_hash:
         raise TrainError(f"{name} and its seal disagree about the settings; {REMEDY}.")
-    if len(file["labels"]) != shard.clips or len(file["frames"]) != shard.clips:
-        raise TrainError(
-            f"{name} holds {len(file['labels'])} clips where its seal says {shard.clips}; {REMEDY}."
-        )
 
 
 def _read(shard: Shard, dataset: str, rows: Any = np.s_[:]) -> np.ndarray:

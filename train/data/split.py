@@ -57,7 +57,14 @@ def _digest(clips: np.ndarray) -> str:
     return f"{len(clips)} clips, {hashlib.sha256(clips.astype('<i8').tobytes()).hexdigest()[:16]}"
 
 
-def open_data(labels: str, val: str, *, recipe: Recipe, group_by: str | None = None) -> Data:
+def open_data(
+    labels: str,
+    val: str,
+    *,
+    recipe: Recipe,
+    group_by: str | None = None,
+    labelled: bool = True,
+) -> Data:
     """Open and check all shards; hold out videos where `val` is a fraction rather than a folder.
 
     Parameters
@@ -69,6 +76,8 @@ def open_data(labels: str, val: str, *, recipe: Recipe, group_by: str | None = N
     group_by : str, optional
         Regular expression that finds a video's group in its path; groups stay whole. Without one,
         videos named as UCF101's go by their recording, and others are groups of their own.
+    labelled : bool, optional
+        Whether labels are needed, and must be of one kind on both sides.
 
     Raises
     ------
@@ -78,13 +87,15 @@ def open_data(labels: str, val: str, *, recipe: Recipe, group_by: str | None = N
         Held-out and training videos overlap or differ in profile or flow, a fraction or expression
         that makes no sense, or no clip left.
     """
-    train = open_shards(labels)
+    train = open_shards(labels, labels=labelled)
     clips, held, held_clips = np.arange(train.clips), None, np.arange(0)
     fraction = _fraction(val)
     if fraction is None:
-        held = open_shards(val)
+        held = open_shards(val, labels=labelled)
         held_clips = np.arange(held.clips)
-        _check_comparable(train, held, f"{labels} and {val}", group_by=group_by)
+        if labelled and (held.profile, held.flow) != (train.profile, train.flow):
+            raise TrainError(f"{labels} and {val} hold labels of different profiles or flows.")
+        _check_apart(train, held, f"{labels} and {val}", group_by=group_by)
     elif not fraction and group_by is not None:
         raise TrainError("With --val 0 nothing is held out, and --group-by has nothing to do.")
     elif fraction:
@@ -116,21 +127,13 @@ def _fraction(val: str) -> float | None:
     return fraction
 
 
-def _check_comparable(train: ShardSet, held: ShardSet, both: str, *, group_by: str | None) -> None:
-    if (held.profile, held.flow) != (train.profile, train.flow):
-        raise TrainError(f"{both} hold labels of different profiles or flows.")
+def _check_apart(train: ShardSet, held: ShardSet, both: str, *, group_by: str | None) -> None:
     trained, kept = train.known_by(), held.known_by()
-    # Numbered files have the same names in many folders, so that a name alone says little; and the
-    # last bits of the energy are the processor's.
-    shared = {
-        path
-        for path in trained.keys() & kept.keys()
-        if trained[path][0] == kept[path][0]
-        and math.isclose(trained[path][1], kept[path][1], rel_tol=0.01, abs_tol=1e-6)
-    }
-    groups = {name: path for path in kept if (name := _group(path, group_by)) != path}
+    # Numbered files have the same names in many folders, so that a name alone says little.
+    shared = {path for path in trained.keys() & kept.keys() if _alike(*trained[path], *kept[path])}
+    groups = {name: path for path in kept if (name := group_of(path, group_by)) != path}
     for path in trained:
-        other = groups.get(_group(path, group_by))
+        other = groups.get(group_of(path, group_by))
         if other is not None and not shared:
             raise TrainError(
                 f"{both} share a group of videos: {path} is trained on and {other} held out. "
@@ -143,12 +146,22 @@ def _check_comparable(train: ShardSet, held: ShardSet, both: str, *, group_by: s
         )
 
 
+def _alike(frames: int, energy: float, other_frames: int, other_energy: float) -> bool:
+    """Whether two videos of one path are one, by their frames and motion energy, if it is known."""
+    if frames != other_frames or math.isnan(energy) or math.isnan(other_energy):
+        return frames == other_frames
+    # The last bits of the energy are the processor's.
+    return math.isclose(energy, other_energy, rel_tol=0.01, abs_tol=1e-6)
+
+
 def hold_out(
     paths: list[str], videos: np.ndarray, fraction: float, *, group_by: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose clips to train on and to hold out; no group of videos is on both sides.
 
-    The choice is a function of the paths alone, so that it is the same for every seed.
+    The choice is a function of the paths alone, so that it is the same for every seed. Whether a
+    group is held out is a matter of its own name, so that it stays on its side when videos are
+    added; but where no name says so one is held out all the same, and where all do one is not.
 
     Parameters
     ----------
@@ -157,7 +170,8 @@ def hold_out(
     videos : (N,) int64
         The number of each clip's video among `paths`.
     fraction : float
-        Share of the videos to hold out: groups until it is reached, at least one and not all.
+        About which share of the groups to hold out, at least one and not all. Of few groups the
+        share that is held out may be far from it.
     group_by : str, optional
         As in `open_data`.
 
@@ -173,24 +187,26 @@ def hold_out(
     """
     groups: dict[str, list[int]] = {}
     for number, path in enumerate(paths):
-        groups.setdefault(_group(path, group_by), []).append(number)
+        groups.setdefault(group_of(path, group_by), []).append(number)
     if len(groups) < 2:
         whole = "video" if len(paths) == 1 else "group of videos"
         raise TrainError(
             f"A held-out split needs two videos, and here is one {whole}; use --val 0."
         )
-    # Any order that has nothing to do with names' own would do.
-    drawn = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
-    chosen: list[int] = []
-    for name in drawn[:-1]:
-        if chosen and len(chosen) >= round(fraction * len(paths)):
-            break
-        chosen += groups[name]
-    held = np.isin(videos, chosen)
+    shares = {name: _share(name) for name in groups}
+    below = sum(share < fraction for share in shares.values())
+    chosen = sorted(groups, key=shares.__getitem__)[: min(max(below, 1), len(groups) - 1)]
+    held = np.isin(videos, [number for name in chosen for number in groups[name]])
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _group(path: str, group_by: str | None) -> str:
+def _share(name: str) -> float:
+    """Return a number in [0, 1) that is a group's own: any that has nothing to do with the name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+def group_of(path: str, group_by: str | None) -> str:
+    """Return what names the group of a video, see `open_data`; its path where it is its own."""
     if group_by is None:
         found = re.search(UCF101_GROUP, path, re.IGNORECASE)
         # Lists and folders of UCF101 disagree about capitals.

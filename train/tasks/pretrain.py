@@ -9,9 +9,9 @@ import torch
 from labelgen import LABELS
 from train import TrainError
 from train.metrics import NO_LABEL, LabelStats
-from train.models.c3d import C3D
 from train.models.heads import StatisticsNet
-from train.recipe import Recipe, task_columns
+from train.models.registry import make_backbone
+from train.recipe import PretrainRecipe, task_columns
 
 
 class Pretraining:
@@ -19,7 +19,7 @@ class Pretraining:
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : PretrainRecipe
     moments : (2, 27) float32
         Mean and standard deviation of the training labels.
     device : torch.device
@@ -35,7 +35,17 @@ class Pretraining:
         On the device, with the initial weights that the recipe's seed gives.
     """
 
-    def __init__(self, recipe: Recipe, *, moments: torch.Tensor, device: torch.device) -> None:
+    explanation = (
+        "ev: 1 - squared error / that of the clips' own mean; skill: 1 - squared error / that of "
+        "the training clips' mean; 0 is a constant, 1 is perfect"
+    )
+    next_command = (
+        "train finetune --init {run} --labels SHARDS, train export {run} -o c3d.safetensors"
+    )
+
+    def __init__(
+        self, recipe: PretrainRecipe, *, moments: torch.Tensor, device: torch.device
+    ) -> None:
         self._recipe, self._device = recipe, device
         self._columns = task_columns(recipe.tasks)
         self._weights = {name: getattr(recipe, f"{name}_weight") for name in self._columns}
@@ -53,13 +63,13 @@ class Pretraining:
     def _network(self) -> StatisticsNet:
         r = self._recipe
         torch.manual_seed(r.seed)
-        backbone = C3D(batch_norm=r.batch_norm, pixels=r.pixels, width=r.width)
+        backbone = make_backbone(**r.network())
         outputs = {branch: len(columns) for branch, columns in self._columns.items()}
         return StatisticsNet(outputs, backbone=backbone, init=r.init, width=r.width)
 
-    def targets(self, labels: torch.Tensor) -> torch.Tensor:
+    def targets(self, answers: torch.Tensor) -> torch.Tensor:
         """(B, 27) uint8 -> (B, C) float32: the labels that are learnt."""
-        return labels[:, self._chosen].float()
+        return answers[:, self._chosen].float()
 
     def loss(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Sum over clips of the loss, from two (B, C) in label units; no clip, no loss."""
@@ -87,3 +97,28 @@ class Pretraining:
     def report(self, figures: LabelStats) -> dict[str, Any]:
         """Return figures per branch and label, as `LabelStats.report`."""
         return figures.report(self._training_mean)
+
+    def headline(self, report: dict[str, Any]) -> str:
+        """Return a report in half a line: figures of each branch."""
+        return ", ".join(
+            f"{branch} mse {values['mse']:.3f} ev {_signed(values['explained_variance'])} "
+            f"skill {_signed(values['skill'])}"
+            for branch, values in report["branches"].items()
+        )
+
+    def table(self, report: dict[str, Any]) -> str:
+        """Return figures per label as a Markdown table."""
+        rows = [
+            "| label | mse | explained variance | skill | accuracy | chance |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for name, v in report["labels"].items():
+            rows.append(
+                f"| {name} | {v['mse']:.3f} | {_signed(v['explained_variance'])} "
+                f"| {_signed(v['skill'])} | {v['accuracy']:.3f} | {v['chance']:.3f} |"
+            )
+        return "\n".join(rows)
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"

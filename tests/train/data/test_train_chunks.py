@@ -187,6 +187,6 @@ def test_bad_sectors_are_damage(tmp_path, monkeypatch):
 def test_a_shard_whose_layout_is_damaged_is_named(tmp_path):
     path = toy_shards(tmp_path / "s", 2) / "toy-00000-of-00001.h5"
     with h5py.File(path, "a") as file:
-        del file["labels"]
+        del file["frames"]
     with pytest.raises(OSError, match="toy-00000-of-00001.h5: "):
         StoredClips(path)

@@ -16,6 +16,7 @@ from train_helpers import SMALL_CROPS, random_labels, spoilt, toy_shards, write_
 from labelgen import LABELS
 from labelgen.labels.crops import central_crop
 from train.data import dataset as module
+from train.data.answers import LabelAnswers
 from train.data.dataset import ClipDataset
 from train.data.sampler import HELD_OUT, uncounted, views_of
 from train.data.shards import open_shards
@@ -70,7 +71,7 @@ def stored(request, tmp_path_factory):
 @pytest.mark.parametrize("views", [1, 3])
 def test_samples_equal_the_slow_way(stored, views):
     shards, frames, labels = stored
-    dataset = ClipDataset(shards, seed=5, views=views)
+    dataset = ClipDataset(LabelAnswers(shards), seed=5, views=views)
     seen = set()
     for epoch in range(20):
         for clip in range(3):
@@ -79,7 +80,7 @@ def test_samples_equal_the_slow_way(stored, views):
             seen.update(drawn)
             assert (item.clip, item.wrong, len(item.frames)) == (clip, "", views)
             for got_frames, got_labels, (crop, flip) in zip(
-                item.frames, item.labels, drawn, strict=True
+                item.frames, item.answers, drawn, strict=True
             ):
                 top, left = SMALL_CROPS[crop]
                 wanted = frames[clip, :, top : top + 112, left : left + 112]
@@ -93,9 +94,9 @@ def test_samples_equal_the_slow_way(stored, views):
 
 def test_held_out_view_is_the_central_crop_as_it_is(stored):
     shards, frames, labels = stored
-    item = ClipDataset(shards, shards, views=3)[HELD_OUT, 1]
+    item = ClipDataset(LabelAnswers(shards), LabelAnswers(shards), views=3)[HELD_OUT, 1]
     np.testing.assert_array_equal(item.frames, frames[1:2, :, 8:120, 29:141])
-    np.testing.assert_array_equal(item.labels, labels[1:2, 0])
+    np.testing.assert_array_equal(item.answers, labels[1:2, 0])
 
 
 def test_central_crop_of_all_is_central():
@@ -123,7 +124,7 @@ def test_the_first_of_several_views_is_the_only_one_of_one():
 
 
 def test_a_dataset_that_has_read_can_be_sent_to_a_worker(stored):
-    dataset = ClipDataset(stored[0])
+    dataset = ClipDataset(LabelAnswers(stored[0]))
     before = dataset[0, 0].frames
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[0, 0].frames, before)
 
@@ -137,7 +138,7 @@ def open_files(folder):
 def test_few_files_stay_open_those_used_last(tmp_path, monkeypatch):
     monkeypatch.setattr(module.resource, "getrlimit", lambda _: (5, 5))
     folder = toy_shards(tmp_path / "s", 4, shards=4)
-    dataset = ClipDataset(open_shards(folder))
+    dataset = ClipDataset(LabelAnswers(open_shards(folder)))
     for clip in (0, 1, 2, 3, 2, 0):
         assert dataset[0, clip].wrong == ""
     assert open_files(folder) == {"00002", "00000"}
@@ -154,17 +155,19 @@ def test_files_kept_open_suit_the_system(monkeypatch, limit, kept):
 
 
 def test_a_clip_that_is_not_to_count_is_shown_without_labels(stored):
-    dataset = ClipDataset(stored[0], views=2)
+    dataset = ClipDataset(LabelAnswers(stored[0]), views=2)
     item = dataset[uncounted((0, 1))]
     assert torch.equal(item.frames, dataset[0, 1].frames)
-    assert (item.labels == NO_LABEL).all()
+    assert (item.answers == NO_LABEL).all()
     assert item.wrong == ""
     assert item.clip < 0
 
 
 def test_a_damaged_frame_is_named_and_gives_no_sample(tmp_path):
-    dataset = ClipDataset(open_shards(spoilt(toy_shards(tmp_path / "s", 2, jpeg=True), 1)))
+    dataset = ClipDataset(
+        LabelAnswers(open_shards(spoilt(toy_shards(tmp_path / "s", 2, jpeg=True), 1)))
+    )
     item = dataset[0, 1]
     assert item.wrong.endswith("toy-00000-of-00001.h5, clip 1: it cannot be read (not a JPEG)")
-    assert (item.labels == NO_LABEL).all()
+    assert (item.answers == NO_LABEL).all()
     assert dataset[0, 0].wrong == ""

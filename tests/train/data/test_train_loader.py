@@ -11,6 +11,7 @@ import torch
 from train_helpers import spoilt, toy_shards
 
 from train import TrainError
+from train.data.answers import LabelAnswers
 from train.data.dataset import ClipDataset
 from train.data.loader import Loader
 from train.data.sampler import HELD_OUT, Order
@@ -22,7 +23,12 @@ CPU = torch.device("cpu")
 
 def loader_of(folder, *, workers=0, **options):
     shards = open_shards(folder)
-    return Loader(ClipDataset(shards, shards, seed=1), workers=workers, device=CPU, **options)
+    return Loader(
+        ClipDataset(LabelAnswers(shards), LabelAnswers(shards), seed=1),
+        workers=workers,
+        device=CPU,
+        **options,
+    )
 
 
 def keys(*clips, epoch=0):
@@ -44,7 +50,7 @@ def test_workers_change_nothing_in_training_or_evaluation(tmp_path):
     for alone, worked in zip(batches[0], batches[2], strict=True):
         assert alone.clips == worked.clips
         assert torch.equal(alone.frames, worked.frames)
-        assert torch.equal(alone.labels, worked.labels)
+        assert torch.equal(alone.answers, worked.answers)
 
 
 class SimulatedError(Exception):
@@ -92,7 +98,7 @@ def test_bad_clips_may_be_left_out_and_are_named_once(tmp_path, capsys):
     with loader_of(folder, skip_bad=True) as loader:
         for epoch in (0, 1):
             _, batch = loader.read([[(epoch, 0)], [(epoch, 2), (epoch, 3)]])
-            assert (batch.labels == NO_LABEL).all(dim=1).tolist() == [True, False]
+            assert (batch.answers == NO_LABEL).all(dim=1).tolist() == [True, False]
     said = capsys.readouterr().err
     assert said.count("\n") == said.count("left out") == said.count("clip 2") == 1
 
@@ -161,8 +167,10 @@ def test_batches_on_a_gpu_are_those_on_the_cpu(tmp_path):
     plan = [[(0, 0), (0, 1)], [(0, 2)], [(0, 3), (0, 4)]]
     batches = {}
     for device in ("cpu", "cuda"):
-        with Loader(ClipDataset(shards), workers=2, device=torch.device(device)) as loader:
+        with Loader(
+            ClipDataset(LabelAnswers(shards)), workers=2, device=torch.device(device)
+        ) as loader:
             batches[device] = list(loader.read(plan))
     for one, other in zip(batches["cpu"], batches["cuda"], strict=True):
         assert torch.equal(one.frames, other.frames.cpu())
-        assert torch.equal(one.labels, other.labels.cpu())
+        assert torch.equal(one.answers, other.answers.cpu())

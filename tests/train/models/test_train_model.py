@@ -54,7 +54,7 @@ def test_pixels_are_scaled_inside_the_network(name):
     seen = []
     backbone.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     backbone(clips(1))
-    shift, scale = PIXELS[name]
+    shift, scale = (torch.tensor(value).reshape(-1, 1, 1, 1) for value in PIXELS[name])
     torch.testing.assert_close(seen[0], (clips(1).permute(0, 4, 1, 2, 3).float() - shift) / scale)
 
 

@@ -5,14 +5,14 @@ import torch
 
 from labelgen import LABELS
 from train.metrics import NO_LABEL
-from train.recipe import Recipe, task_columns
+from train.recipe import PretrainRecipe, task_columns
 from train.tasks.pretrain import Pretraining
 
 MOMENTS = torch.stack([torch.full((27,), 3.0), torch.full((27,), 2.0)])
 
 
 def task_of(**recipe):
-    settings = Recipe(width=0.03, **recipe)
+    settings = PretrainRecipe(width=0.03, **recipe)
     return Pretraining(settings, moments=MOMENTS, device=torch.device("cpu"))
 
 
