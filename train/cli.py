@@ -669,7 +669,10 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except click.Abort:
-        click.echo("train: Stopped at once; the last checkpoint stands, if there is one.", err=True)
+        click.echo(
+            "train: Stopped at once; what was saved stands. Run the same command again to go on.",
+            err=True,
+        )
         code = EXIT_STOPPED
     except (LabelgenError, NonFiniteError, StoppedError) as error:
         if not getattr(error, "silent", False):

@@ -124,6 +124,18 @@ def test_the_demo_ends_in_a_picture(labelled):
     assert picture.shape[1] > 800
 
 
+def test_a_run_gives_features_as_the_documentation_says(labelled):
+    clone, _ = labelled
+    if not (clone / "runs" / "demo-short").exists():
+        assert on_a_terminal(make("make demo"), clone)[0] == 0
+    page = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) == 5
+    code, seen = on_a_terminal(f"{sys.executable} -c {shlex.quote(code)}", clone)
+    assert code == 0, seen
+    assert "'conv5': (1, 64, 2, 7, 7), 'pool5': (1, 1024)" in seen
+
+
 def test_ones_own_videos_from_labels_to_a_backbone(labelled, my_videos):
     """All commands of README's first two blocks, with a smaller network and fewer crops."""
     clone, _ = labelled
@@ -137,6 +149,8 @@ def test_ones_own_videos_from_labels_to_a_backbone(labelled, my_videos):
             words += f" {variables['FLAGS']}"
         if line.startswith("train pretrain"):
             words += f" {tiny}"
+        if line.startswith("train finetune"):  # the network is that of the run
+            words += f" {tiny.replace('--width 0.03', '')}"
         command = make(words) if words.startswith("make") else words
         code, seen = on_a_terminal(command, clone, **variables)
         assert code == 0, f"{line}\n{seen}"

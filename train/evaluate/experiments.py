@@ -88,6 +88,8 @@ def classify(
             without_clips=_known(list(lost.values()), weights, labels), average=protocol.average,
         )  # fmt: skip
         notes = _lost(lost)
+        if weights.shards == clips.record["shards"]:
+            notes.append("The network was trained on these very shards.")
         accuracy.write_confusion(folder / "confusion.csv", recognition, weights.classes)
         if not accuracy.draw_confusion(folder / "confusion.png", recognition, weights.classes):
             notes.append("No picture of the confusion matrix: matplotlib is not installed.")
@@ -181,6 +183,12 @@ def retrieve(
         # A query that cannot be asked finds nothing.
         share = len(asked.paths) / (len(asked.paths) + len(lost))
         notes = _lost(lost)
+        twins = len(set(asked.paths) & set(searched.paths))
+        if twins:
+            notes.append(
+                f"{twins} videos have one path among queries and gallery; if they are the same, "
+                "they find themselves."
+            )
         if dropped:
             notes.append(
                 f"{dropped} queries fill no batch of {protocol.drop_last} and are dropped."

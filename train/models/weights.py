@@ -17,8 +17,6 @@ from train.models.heads import ClassifierNet, initialise
 from train.models.registry import make_backbone
 from train.recipe import FinetuneRecipe, PretrainRecipe, Recipe
 
-_PREFIX = {"backbone": "backbone.", "head": "head."}
-
 
 @dataclass(frozen=True, eq=False)
 class Weights:
@@ -34,6 +32,8 @@ class Weights:
         By name; `head` is empty where there is no classifier.
     classes : tuple of str
         What the classifier tells apart.
+    shards : str
+        Hash of the shards that it was trained on, as `ShardSet.content`; empty if not known.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Weights:
     backbone: dict[str, torch.Tensor]
     head: dict[str, torch.Tensor]
     classes: tuple[str, ...] = ()
+    shards: str = ""
 
     def digest(self) -> str:
         """Return a hash of the network and of all weights."""
@@ -154,7 +155,8 @@ def read_weights(source: str | Path) -> Weights:
 
 def _of_checkpoint(path: Path) -> Weights:
     content = checkpoint.load(path)
-    return _weights(str(path), content["model"], content["recipe"], content.get("classes", ()))
+    weights = _weights(str(path), content["model"], content["recipe"], content.get("classes", ()))
+    return replace(weights, shards=content["labels"].get("shards", ""))
 
 
 def _of_export(path: Path) -> Weights:
@@ -168,11 +170,12 @@ def _of_export(path: Path) -> Weights:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
             content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        recipe, classes = json.loads(told["recipe"]), json.loads(told.get("classes", "[]"))
+        recipe = json.loads(told["recipe"])
+        labels, classes = (json.loads(told.get(key, "{}")) for key in ("labels", "classes"))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainError(f"{path} is damaged or was not exported by `train` ({error}).") from None
     named = {n if n.startswith("head.") else f"backbone.{n}": t for n, t in content.items()}
-    return _weights(str(path), named, recipe, classes)
+    return replace(_weights(str(path), named, recipe, classes), shards=labels.get("shards", ""))
 
 
 def _of_torchvision(path: Path) -> Weights | None:
@@ -192,10 +195,10 @@ def _of_torchvision(path: Path) -> Weights | None:
 
 def _weights(name: str, content: dict[str, Any], recipe: dict[str, Any], classes: Any) -> Weights:
     kind = FinetuneRecipe if "dropout" in recipe else PretrainRecipe
-    parts = {part: _part(content, part) for part in _PREFIX}
-    return Weights(name, kind.from_dict(recipe), **parts, classes=tuple(classes))
+    backbone, head = _part(content, "backbone"), _part(content, "head")
+    return Weights(name, kind.from_dict(recipe), backbone, head, tuple(classes))
 
 
 def _part(content: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
-    prefix = _PREFIX[part]
+    prefix = f"{part}."
     return {n.removeprefix(prefix): t for n, t in content.items() if n.startswith(prefix)}

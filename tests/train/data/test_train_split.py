@@ -1,6 +1,7 @@
 """What is held out: never a video, or a group of videos, on both sides."""
 
 import dataclasses
+import itertools
 
 import h5py
 import numpy as np
@@ -60,7 +61,7 @@ def test_what_is_held_out_stays_held_out_when_a_set_grows(fraction):
             assert train
             assert held
             sides.append(held)
-        for before, after in zip(sides[:-1], sides[1:], strict=True):
+        for before, after in itertools.pairwise(sides):
             # One that was held out for want of any may give way.
             assert {path for path in before if split._share(path) < fraction} <= after
 
