@@ -542,7 +542,7 @@ def attention(
 @click.option("--table", "number", type=click.IntRange(1, 6), required=True, help="Of the paper.")
 @click.option("--row", required=True, help="Of the table; docs/evaluation.md lists them.")
 @click.option("--column", required=True, help="ucf101, hmdb51, aslan or yupenn.")
-@click.option("--figure", help="Of the result. [the first]")
+@click.option("--figure", help="Of the result. [its headline]")
 @click.option(
     "--of",
     type=click.Choice(["result", "random", "scratch"]),

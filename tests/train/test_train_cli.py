@@ -510,10 +510,10 @@ def test_a_curve_says_how_much_it_can_show(finished, tmp_path):
     from train import curve
 
     (record,) = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
-    assert "Only 2 clips are held out" in curve._caption(record)
+    assert "Only 2 clips are held out" in curve._caption(record, labels=True)
     many = {**record, "held_out": {**record["held_out"], "clips": 400}}
-    assert "held out" not in curve._caption(many)
-    assert "Nothing was held out" in curve._caption({**record, "held_out": None})
+    assert "held out" not in curve._caption(many, labels=True)
+    assert "Nothing was held out" in curve._caption({**record, "held_out": None}, labels=True)
 
 
 def test_what_is_far_below_0_is_a_mark_on_the_edge(tmp_path):

@@ -75,14 +75,20 @@ def measured(
     Returns
     -------
     dict
-        As in the file: per figure `values`, `mean`, `standard_error`, `chance`, and the same of
+        As in the file: per figure, of which `headline` counts most, `values`, `mean`, `standard_error`, `chance`, and the same of
         `random` weights and `scratch`.
 
     Raises
     ------
     TrainError
-        It cannot be written.
+        Two runs are of the same weights, or it cannot be written.
     """
+    names = {weights.digest(): weights.name for weights in runs}
+    if len(names) < len(runs):
+        raise TrainError(
+            f"{len(runs)} runs hold only {len(names)} different networks (first: "
+            f"{next(iter(names.values()))}); a repetition is a run with another seed."
+        )
     random = [runs[0].randomised(seed) for seed in range(seeds)]
     outcomes = {
         kind: [measure(weights, out / f"{kind}-{number}") for number, weights in enumerate(several)]
@@ -97,6 +103,7 @@ def measured(
         "data": first.data,
         "weights": [{"name": w.name, "hash": w.digest()} for w in runs],
         "network": runs[0].recipe.network(),
+        "headline": next(iter(first.figures)),
         "figures": {
             name: {
                 **_spread(_values(outcomes["run"], name)),

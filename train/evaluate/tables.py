@@ -71,7 +71,7 @@ def put(
     table, row, column
         Keys of `PAPER`.
     figure : str, optional
-        Of the result; the first by default.
+        Of the result; that which counts most by default.
     of : str, optional
         ``result``, or the floor that is itself the cell: ``random`` weights, ``scratch``.
     smoke : bool, optional
@@ -110,7 +110,7 @@ def _paper(table: int, row: str, column: str) -> float:
 
 def _cell(result: dict[str, Any], name: str | None, *, of: str, where: Path) -> dict[str, str]:
     figures = result["figures"]
-    name = next(iter(figures)) if name is None else name
+    name = result["headline"] if name is None else name
     if name not in figures:
         raise TrainError(f"{where} has no figure {name!r}; it has {', '.join(figures)}.")
     figure = figures[name]

@@ -40,7 +40,7 @@ class Pretraining:
         "the training clips' mean; 0 is a constant, 1 is perfect"
     )
     next_command = (
-        "train finetune --init {run} --labels SHARDS, train export {run} -o c3d.safetensors"
+        "train finetune --init {run} --labels SHARDS, train export {run} -o backbone.safetensors"
     )
 
     def __init__(

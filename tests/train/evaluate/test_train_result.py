@@ -23,8 +23,8 @@ def outcome_of(weights, folder):
     """A figure that tells which network it is of: runs .5, .6, ..., random weights .1, .2, ..."""
     number = int(folder.name.split("-")[1])
     share = {"run": 0.5, "random": 0.1, "scratch": 0.3}[folder.name.split("-")[0]] + number / 10
-    figures = {"accuracy": share, "other": 0.25}
-    return Outcome(figures, {"accuracy": 0.2, "other": 0.125}, {"labels": "abc"}, ["a note"])
+    figures = {"total": share, "other": 0.25}
+    return Outcome(figures, {"total": 0.2, "other": 0.125}, {"labels": "abc"}, ["a note"])
 
 
 def result_of(out, runs=3, seeds=2, scratch=1):
@@ -35,13 +35,20 @@ def result_of(out, runs=3, seeds=2, scratch=1):
 
 
 def test_means_and_standard_errors_by_hand(tmp_path):
-    figure = result_of(tmp_path)["figures"]["accuracy"]
+    figure = result_of(tmp_path)["figures"]["total"]
     assert figure["values"] == [0.5, 0.6, 0.7]
     assert figure["mean"] == pytest.approx(0.6)
     assert figure["standard_error"] == pytest.approx(0.1 / math.sqrt(3))
     assert figure["chance"] == 0.2
     assert figure["random"]["mean"] == pytest.approx(0.15)
     assert figure["scratch"] == {"values": [0.3], "mean": 0.3, "standard_error": None}
+
+
+def test_one_run_named_twice_is_no_repetition(tmp_path):
+    with pytest.raises(TrainError, match=r"2 runs hold only 1 different networks \(first: run0\)"):
+        measured(
+            "evaluate", [weights_of(0)] * 2, outcome_of, out=tmp_path, protocol=PROTOCOLS["ours"]
+        )
 
 
 def test_everything_that_decides_is_written(tmp_path):
@@ -56,10 +63,10 @@ def test_everything_that_decides_is_written(tmp_path):
 
 def test_a_person_sees_result_and_floors_side_by_side(tmp_path):
     shown = table(result_of(tmp_path))
-    assert "| accuracy | 60.0% ± 5.8 | 20.0% | 15.0% ± 5.0 | 30.0% |" in shown
+    assert "| total | 60.0% ± 5.8 | 20.0% | 15.0% ± 5.0 | 30.0% |" in shown
     assert shown.endswith("a note")
     alone = table(result_of(tmp_path, runs=1, seeds=1, scratch=0))
-    assert "| accuracy | 50.0% | 20.0% | 10.0% | - |" in alone
+    assert "| total | 50.0% | 20.0% | 10.0% | - |" in alone
 
 
 def cells(path):
@@ -93,9 +100,9 @@ def test_a_floor_can_be_the_cell(tmp_path):
 @pytest.mark.parametrize("lacking", ["random", "chance"])
 def test_a_cell_without_its_floor_is_refused(tmp_path, lacking):
     result = result_of(tmp_path / "r")
-    result["figures"]["accuracy"][lacking] = None
+    result["figures"]["total"][lacking] = None
     (tmp_path / "r" / "result.json").write_text(json.dumps(result))
-    with pytest.raises(TrainError, match="has no floor for accuracy"):
+    with pytest.raises(TrainError, match="has no floor for total"):
         put(tmp_path / "r", tmp_path / "t.csv", table=6, row="ours", column="yupenn")
     assert not (tmp_path / "t.csv").exists()
 
@@ -105,7 +112,7 @@ def test_a_cell_without_its_floor_is_refused(tmp_path, lacking):
     [
         ({"row": "colour"}, "Table 3 has no cell colour, ucf101; it has scratch"),
         ({"column": "aslan"}, "Table 3 has no cell motion, aslan"),
-        ({"figure": "R@1"}, "has no figure 'R@1'; it has accuracy, other"),
+        ({"figure": "R@1"}, "has no figure 'R@1'; it has other, total"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, change, sentence):
