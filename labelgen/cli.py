@@ -193,7 +193,7 @@ def manifest(
     "--retry-failures",
     "retry",
     is_flag=True,
-    help="Make the shards again that hold videos which failed.",
+    help="Make the shards again that hold videos whose failure may pass, such as missing ones.",
 )
 @click.option(
     "--max-failures",
@@ -228,8 +228,8 @@ def extract(
     """Cut videos into 16-frame clips, label them, and write sealed HDF5 shards.
 
     Run the same command again after an interruption: sealed shards are skipped. Videos that give
-    no clip are listed in failures.csv. Exit codes: 0 done, 1 not one clip, 2 a mistake, 130
-    interrupted.
+    no clip are listed in failures.csv. Exit codes: 0 done, 1 not one clip of what was to be made,
+    2 a mistake, 130 interrupted.
     """
     from labelgen.flow.methods import parse_flow
     from labelgen.run.engines import Limits
@@ -258,7 +258,7 @@ def extract(
     )
     for line in summary.lines():
         click.echo(line, err=True)
-    if not summary.clips and not summary.skipped:
+    if summary.in_vain:
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import json
@@ -9,7 +10,7 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,6 +126,16 @@ def write_json(file: Path, value: Any, *, tidy: bool = True) -> None:
     with replacing(file, tidy=tidy) as partial, partial.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False)
         stream.write("\n")
+
+
+def write_csv(file: Path, rows: Iterable[Sequence[str | int]]) -> None:
+    """Write rows as CSV in UTF-8, such that the csv module reads every cell as it was."""
+    with replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        plain = csv.writer(stream, lineterminator="\n")
+        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in rows:
+            # Of the letters that end lines, the module quotes only those of its line end.
+            (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
 
 
 def _sync(path: Path) -> None:

@@ -56,6 +56,14 @@ def test_not_one_clip_is_an_error(tmp_path):
     assert "1 video gave no clip (1 unopenable)" in found.stderr
 
 
+def test_not_one_clip_of_what_was_added_is_an_error(videos, tmp_path):
+    arguments = ("extract", "--root", videos, "--out", tmp_path / "s", "--workers", 0, *QUICK)
+    assert invoke(*arguments).exit_code == 0
+    (videos / "run" / "new.avi").touch()
+    assert invoke(*arguments, "--add").exit_code == 1
+    assert invoke(*arguments).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

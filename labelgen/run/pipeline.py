@@ -10,14 +10,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+
+from joblib import cpu_count
 
 from labelgen.errors import LabelgenError, StorageError
 from labelgen.progress import ProgressLine, count_text, duration, size_text
 from labelgen.run.engines import Limits, run_tasks
 from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, warm_kernels
-from labelgen.shards.folder import FAILURES_FILE, close_run, known_rows, locked, open_run
+from labelgen.shards.folder import FAILURES_FILE, close_run, locked, open_run, recorded
 from labelgen.shards.generations import arrange
 from labelgen.shards.plan import ShardPlan, plan_set, sets_of
 from labelgen.shards.seal import Failure
@@ -42,10 +45,12 @@ class RunSummary:
         Whether its shards hold labels.
     shards, skipped : int
         Made now, and found sealed already.
+    kept : list of str
+        One sentence per sealed shard that another would not have made better.
     videos, clips : int
         Of the shards made now that gave clips.
     failures : list of Failure
-        Of all sealed shards in the folder.
+        Of all sealed shards of the sets worked on.
     seconds : float
         Wall time of making shards, without planning and compiling.
     stages : Counter
@@ -56,20 +61,27 @@ class RunSummary:
     labelled: bool
     shards: int
     skipped: int
+    kept: list[str]
     videos: int
     clips: int
     failures: list[Failure]
     seconds: float
     stages: Counter[str]
 
+    @property
+    def in_vain(self) -> bool:
+        """Whether there was something to make, and not one clip came of it."""
+        return bool(self.shards or self.kept) and not self.clips
+
     def lines(self) -> Iterator[str]:
         """Yield the summary for people, line by line."""
-        if not self.shards:
+        yield from self.kept
+        if not self.shards and not self.kept:
             yield (
                 f"nothing to do: {count_text(self.skipped, 'shard')} in {self.out}, "
                 "all sealed before"
             )
-        else:
+        if self.shards:
             yield (
                 f"{count_text(self.clips, 'clip')} of {count_text(self.videos, 'video')} in "
                 f"{count_text(self.shards, 'shard')}, {duration(self.seconds)}, "
@@ -93,10 +105,9 @@ class RunSummary:
             if failures:
                 yield f"{count_text(len(failures), 'video')} {text} ({counts})"
         if self.failures:
-            yield (
-                f"{self.out / FAILURES_FILE} says why; once they are mended, run the same command "
-                "with --retry-failures"
-            )
+            again = "; once they are mended, run the same command with --retry-failures"
+            helps = any(failure.may_pass for failure in self.failures)
+            yield f"{self.out / FAILURES_FILE} says why{again if helps else ''}"
         if self.clips:
             train = f", or train pretrain --labels {self.out}" if self.labelled else ""
             yield f"next: labelgen inspect {self.out}{train}"
@@ -132,7 +143,8 @@ def run(
     add : bool, optional
         Whether videos that the folder does not know yet become further shards.
     retry : bool, optional
-        Whether shards that hold failed videos are made again.
+        Whether shards are made again that hold videos whose failure may pass; those that are there
+        stay where a video would lose clips.
 
     Returns
     -------
@@ -150,15 +162,23 @@ def run(
     source = root.resolve().name if manifest is None else manifest.stem
     with stop_once(), locked(out) as lock:
         sets = sets_of(rows, name=name or source)
-        plans = []
-        for part in arrange(out, known_rows(out), sets=sets, add=add):
-            # A plan must not change when a video's file does: what is known stays as it was.
-            rows = part.rows
-            if part.is_new:
-                rows = with_frames(rows, root=root, workers=limits.workers)
-            plans += plan_set(rows, set_name=part.name, settings=settings)
+        # A plan must not change when a video's file does: only of what is new lengths are read.
+        counted = partial(with_frames, root=root, workers=limits.workers)
+        generations, dropped = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
+        plans = [
+            plan
+            for part in generations
+            for plan in plan_set(part.rows, set_name=part.name, settings=settings)
+        ]
         try:
-            todo = open_run(out, settings=settings, plans=plans, held=lock is not None, retry=retry)
+            todo = open_run(
+                out,
+                settings=settings,
+                plans=plans,
+                held=lock is not None,
+                retry=retry,
+                dropped=dropped,
+            )
         except OSError as error:
             raise StorageError(f"cannot write to {out}: {error.strerror}") from None
         reports: list[ShardReport] = []
@@ -179,12 +199,14 @@ def run(
             ) from error
         finally:
             with held():
-                failures = close_run(out, held=lock is not None)
+                failures = close_run(out, held=lock is not None, sets=sets)
+    kept = [report.kept for report in reports if report.kept]
     return RunSummary(
         out=out,
         labelled=settings.labels,
-        shards=len(reports),
+        shards=len(reports) - len(kept),
         skipped=len(plans) - len(todo),
+        kept=kept,
         videos=sum(report.videos for report in reports),
         clips=sum(report.clips for report in reports),
         failures=failures,
@@ -205,10 +227,11 @@ def _plan_text(
         sum(plan.clips for plan in plans),
     )
     left = sum(plan.clips for plan in todo)
-    size = size_text(max(left, 1) * settings.bytes_per_clip())
+    size = f"about {size_text(left * settings.bytes_per_clip())}" if left else "of unknown size"
+    number = f"about {count_text(clips, 'clip')}" if clips else "an unknown number of clips"
     return (
-        f"{count_text(videos, 'video')}, about {count_text(clips, 'clip')}, in "
-        f"{count_text(len(plans), 'shard')} in {out}; {len(todo)} to make, about {size}"
+        f"{count_text(videos, 'video')}, {number}, in {count_text(len(plans), 'shard')} in {out}; "
+        f"{len(todo)} to make, {size}"
     )
 
 
@@ -228,9 +251,12 @@ def _warm(todo: Sequence[ShardPlan], *, settings: ExtractSettings, limits: Limit
     workers = max(limits.workers, 1)
     left = sum(plan.clips for plan in todo)
     help_each_other = "" if len(todo) >= workers else ", some of them at one shard together"
+    known = seconds is not None and left > 0
+    # More workers than cores are no faster.
+    took = duration(left * (seconds or 0) / min(workers, cpu_count()))
     print(
-        f"{count_text(workers, 'worker')}{help_each_other}: about "
-        f"{duration(left * seconds / workers)} and the time that decoding and writing take",
+        f"{count_text(workers, 'worker')}{help_each_other}: "
+        f"{f'about {took}' if known else 'an unknown time'} and what decoding and writing take",
         file=sys.stderr,
     )
 

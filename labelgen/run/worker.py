@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from labelgen.errors import Interrupted, VideoError
-from labelgen.flow.compute import flow_of, flow_of_frames
-from labelgen.geometry import CLIP_LENGTH, FRAME_SIZE
+from labelgen.flow.compute import flow_of_frames
+from labelgen.geometry import CLIP_LENGTH, FRAME_SIZE, frame_size_for_flow
 from labelgen.labels.boundaries import (
     boundary_sums,
     largest_displacement,
@@ -24,10 +24,11 @@ from labelgen.labels.boundaries import (
 )
 from labelgen.labels.compute import labels_of
 from labelgen.labels.crops import crop_positions
-from labelgen.progress import Stopwatch
+from labelgen.progress import Stopwatch, count_text
 from labelgen.run.tally import Tally
 from labelgen.shards.plan import ShardPlan
-from labelgen.shards.seal import Failure
+from labelgen.shards.reader import clips_by_video
+from labelgen.shards.seal import Failure, fitting_seal
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.writer import Clip, ShardWriter
 from labelgen.video.clips import cut_clips
@@ -68,11 +69,22 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What came of one shard: counts, and seconds by stage."""
+    """What came of one shard.
+
+    Attributes
+    ----------
+    videos, clips : int
+        That it holds; 0 where it was not written.
+    seconds : Counter
+        By stage.
+    kept : str
+        Why the sealed shard that was there stays, in one sentence; empty where it does not.
+    """
 
     videos: int
     clips: int
     seconds: Counter[str]
+    kept: str = ""
 
 
 Fault = tuple[str, str]
@@ -110,6 +122,8 @@ def make_shard(
 ) -> ShardReport:
     """Make one shard, from its videos to its seal.
 
+    Where there is one of the same settings and rows, it is replaced only if no video loses clips.
+
     Parameters
     ----------
     task : ShardTask
@@ -138,7 +152,8 @@ def make_shard(
     with ShardWriter(
         task.out / plan.file, settings=task.settings, manifest_sha256=digest
     ) as writer:
-        first, fault, videos = 0, None, 0
+        first, fault = 0, None
+        clips: Counter[str] = Counter()
         for item in _in_order(task, tally, watch):
             _check_wanted(plan, go_on)
             if isinstance(item, Future):
@@ -157,12 +172,34 @@ def make_shard(
             if fault is not None:
                 failures.append(Failure(item.row.path, *fault, kept))
                 tell(failures[-1])
-            first, fault, videos = writer.clips, None, videos + (kept > 0)
+            clips[item.row.path] = kept
+            first, fault = writer.clips, None
         _check_wanted(plan, go_on)
         tally.end_videos(task.number)
+        loss = _loss(task, clips, failures)
+        if loss:
+            writer.discard()
+            return ShardReport(0, 0, watch.seconds, loss)
         with watch.stage("write"):
             writer.seal(failures)
-    return ShardReport(videos, writer.clips, watch.seconds)
+    return ShardReport(sum(map(bool, clips.values())), writer.clips, watch.seconds)
+
+
+def _loss(task: ShardTask, clips: Counter[str], failures: Sequence[Failure]) -> str:
+    """Return the sentence for videos that have more clips in the sealed shard; empty if none."""
+    file, settings = task.out / task.plan.file, task.settings
+    digest = rows_digest(task.plan.rows)
+    if fitting_seal(file, config_hash=settings.digest(), manifest_sha256=digest) is None:
+        return ""
+    sealed = clips_by_video(file)
+    lost = [path for path in sealed if clips[path] < sealed[path]]
+    if not lost:
+        return ""
+    why = next((f" ({failure.reason})" for failure in failures if failure.path == lost[0]), "")
+    return (
+        f"{file.name} stays as it was sealed: made again, {count_text(len(lost), 'video')} would "
+        f"lose clips (first: {lost[0]}, {clips[lost[0]]} instead of {sealed[lost[0]]}{why})"
+    )
 
 
 def _check_wanted(plan: ShardPlan, go_on: Callable[[], bool]) -> None:
@@ -391,21 +428,30 @@ def measure(
     )
 
 
-def warm_kernels(settings: ExtractSettings) -> float:
+def warm_kernels(settings: ExtractSettings) -> float | None:
     """Compile in this process, once, what workers then load from Numba's cache.
 
     Returns
     -------
-    float
-        Seconds that a clip takes then, without decoding and writing.
+    float or None
+        Seconds that a clip takes then, without decoding and writing, where it is not the first of
+        its video; None where that depends on the videos' size.
     """
-    if not settings.needs_flow:
-        return 0.0
-    rng = np.random.default_rng(0)
-    texture = cv2.resize(rng.integers(0, 256, (32, 43, 3), np.uint8), FRAME_SIZE[::-1])
-    frames = np.stack([np.roll(texture, t, axis=1) for t in range(CLIP_LENGTH)])
-    # The first turn compiles.
-    for _ in range(2):
-        start = time.perf_counter()
-        measure(0, frames, flow_of(frames, settings.flow), settings)
-    return time.perf_counter() - start
+    size = settings.flow.size
+    texture = np.random.default_rng(0).integers(0, 256, (32, 43, 3), np.uint8)
+    larger = None if size == "source" else frame_size_for_flow(size, FRAME_SIZE)
+    rgb = _drifting(texture, FRAME_SIZE)
+    grey = _drifting(texture[..., 0], larger) if larger else [None] * CLIP_LENGTH
+    frames = list(map(Frame, rgb, grey))
+    # The first turn compiles, and gives what later clips share with the one before.
+    flow = flow_of_frames(frames, settings.flow)
+    measure(0, np.stack(rgb), flow, settings)
+    start = time.perf_counter()
+    flow_of_frames(frames[-settings.clip_stride - 1 :], settings.flow)
+    measure(0, np.stack(rgb), flow, settings)
+    return None if size == "source" else time.perf_counter() - start
+
+
+def _drifting(texture: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
+    image = cv2.resize(texture, size[::-1])
+    return [np.roll(image, t, axis=1) for t in range(CLIP_LENGTH)]

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from labelgen.errors import LabelgenError
-from labelgen.files import Partial, partials_in, replacing, write_json
-from labelgen.shards.generations import ROWS_SUFFIX, read_rows, rows_file
+from labelgen.files import Partial, partials_in, write_csv, write_json
+from labelgen.shards.generations import (
+    ROWS_SUFFIX,
+    in_order,
+    kept_rows,
+    read_rows,
+    rows_file,
+    set_of_generation,
+)
 from labelgen.shards.plan import ShardPlan
 from labelgen.shards.seal import (
     FORMAT,
     FORMAT_VERSION,
     Failure,
+    failures_of,
+    fitting_seal,
     is_shard_name,
     read_seal,
     shard_name,
@@ -31,6 +40,8 @@ RUN_FILE = "run.json"
 FAILURES_FILE = "failures.csv"
 _LOCK_FILE = ".lock"
 _LOCK_PATIENCE = 2.0
+# What the run record says set by set.
+_BY_SET = ("plan", "manifests", "rows")
 
 
 @contextmanager
@@ -42,8 +53,10 @@ def locked(folder: Path) -> Iterator[int | None]:
     Yields
     ------
     int or None
-        The descriptor; None where the file system knows no locks, which is said once. Names of
-        partial files are such that two runs in one folder then do work twice but no harm.
+        The descriptor; None where the file system knows no locks, which is said once. Two runs of
+        the same call then do work twice but no harm, since each writes files of its own names and
+        they are equal. Two that add videos, or one that makes shards again beside another, may
+        each undo what the other has recorded.
 
     Raises
     ------
@@ -75,7 +88,8 @@ def _lock(stream: IO[str], folder: Path) -> bool:
         except OSError as error:
             print(
                 f"{folder} is on a file system without locks ({error.strerror}): do not let two "
-                "runs work in it at once",
+                "runs work in it at once; with --add or --retry-failures they would undo each "
+                "other's work",
                 file=sys.stderr,
             )
             return False
@@ -83,8 +97,19 @@ def _lock(stream: IO[str], folder: Path) -> bool:
 
 
 def known_rows(folder: Path) -> dict[str, list[ManifestRow]]:
-    """Return the rows that a folder's shards are planned of, by generation; none if it is new."""
-    return read_rows(folder, read_run(folder)) if (folder / RUN_FILE).exists() else {}
+    """Return the rows that a folder's shards are planned of, by generation; none if it is new.
+
+    Raises
+    ------
+    LabelgenError
+        If they, or the run record, are damaged.
+    """
+    return read_rows(folder, recorded(folder))
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """Return the run record of a shard folder, empty if it is new; errors as of `read_run`."""
+    return read_run(folder) if (folder / RUN_FILE).exists() else {}
 
 
 def open_run(
@@ -94,12 +119,14 @@ def open_run(
     plans: Sequence[ShardPlan],
     held: bool,
     retry: bool = False,
+    dropped: Collection[str] = (),
 ) -> list[ShardPlan]:
     """Record a run in its folder, or check that it goes on with the recorded one.
 
     What an earlier run was writing when it was killed is deleted. Where the lock of the folder is
-    not `held`, that is only what processes of this machine left behind. With `retry`, shards that
-    hold failed videos do not count as there.
+    not `held`, that is only what processes of this machine left behind. With `retry`, shards do not
+    count as there that hold videos whose failure may pass. Generations that are `dropped` are
+    forgotten.
 
     Returns
     -------
@@ -112,28 +139,54 @@ def open_run(
         If the folder was begun with other settings, versions or videos; names what differs.
     """
     record = _record(settings, plans)
-    earlier = read_run(folder) if (folder / RUN_FILE).exists() else {}
+    found = recorded(folder)
+    earlier = _without(found, dropped)
     _check_same_run(folder, earlier or record, record)
     if not earlier:
         _check_strays(folder, record["config_hash"])
     # Before anything is written, since what is left over may be what fills the disk.
     _remove_left_over(folder, held=held)
-    for key in ("plan", "manifests"):
+    for key in _BY_SET:
         record[key] = earlier.get(key, {}) | record[key]
-    if record != earlier:
-        _write_rows(folder, plans)
+    _write_rows(folder, plans, record)
+    if record != found:
         write_json(folder / RUN_FILE, record)
+    _forget(folder, set(dropped), record)
     config_hash = record["config_hash"]
     return [plan for plan in plans if not _is_done(folder, plan, config_hash, retry=retry)]
 
 
-def _write_rows(folder: Path, plans: Sequence[ShardPlan]) -> None:
+def _without(record: dict[str, Any], dropped: Collection[str]) -> dict[str, Any]:
+    kept = {
+        key: {name: value for name, value in record[key].items() if name not in dropped}
+        for key in _BY_SET
+        if key in record
+    }
+    return record | kept
+
+
+def _forget(folder: Path, dropped: Collection[str], record: Mapping[str, Any]) -> None:
+    for name in dropped:
+        print(
+            f"{name} in {folder} is dropped: its rows are gone or changed, and it has no shard yet",
+            file=sys.stderr,
+        )
+        if name not in record["plan"]:
+            rows_file(folder, name).unlink(missing_ok=True)
+
+
+def _write_rows(folder: Path, plans: Sequence[ShardPlan], record: Mapping[str, Any]) -> None:
     """Keep the rows of each set beside its shards, with the frame counts that its plan is of."""
+    for name, rows in _rows_by_set(plans).items():
+        if kept_rows(folder, name, record) is None:
+            write_manifest(rows, rows_file(folder, name))
+
+
+def _rows_by_set(plans: Sequence[ShardPlan]) -> dict[str, list[ManifestRow]]:
     rows: dict[str, list[ManifestRow]] = {}
     for plan in plans:
         rows.setdefault(plan.set_name, []).extend(plan.rows)
-    for name, of_set in rows.items():
-        write_manifest(of_set, rows_file(folder, name))
+    return rows
 
 
 def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any]) -> None:
@@ -141,9 +194,10 @@ def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any
         *_differences("", earlier["config"], record["config"]),
         *_differences("versions.", earlier["versions"], record["versions"]),
     ]
-    for key in ("plan", "manifests"):
+    for key in _BY_SET:
         # Another split may join the folder; one that is there already must not change.
-        there = {name: earlier[key].get(name, now) for name, now in record[key].items()}
+        known = earlier.get(key, {})
+        there = {name: known.get(name, now) for name, now in record[key].items()}
         differing += _differences(f"{key}.", there, record[key])
     if differing:
         raise LabelgenError(
@@ -164,30 +218,24 @@ def _check_strays(folder: Path, config_hash: str) -> None:
 
 
 def _is_done(folder: Path, plan: ShardPlan, config_hash: str, *, retry: bool) -> bool:
-    seal = read_seal(folder / plan.file)
-    return (
-        seal is not None
-        and seal["config_hash"] == config_hash
-        and seal["manifest_sha256"] == rows_digest(plan.rows)
-        and not (retry and seal["failures"])
+    seal = fitting_seal(
+        folder / plan.file, config_hash=config_hash, manifest_sha256=rows_digest(plan.rows)
     )
+    again = retry and seal and any(failure.may_pass for failure in failures_of(seal))
+    return seal is not None and not again
 
 
 def _record(settings: ExtractSettings, plans: Sequence[ShardPlan]) -> dict[str, Any]:
-    sets: dict[str, list[ShardPlan]] = {}
-    for plan in plans:
-        sets.setdefault(plan.set_name, []).append(plan)
+    rows = _rows_by_set(plans)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "config": settings.as_dict(),
         "config_hash": settings.digest(),
         "versions": software_versions(),
-        "plan": {name: len(shards) for name, shards in sets.items()},
-        "manifests": {
-            name: rows_digest(row for shard in shards for row in shard.rows)
-            for name, shards in sets.items()
-        },
+        "plan": dict(Counter(plan.set_name for plan in plans)),
+        "manifests": {name: rows_digest(of_set) for name, of_set in rows.items()},
+        "rows": {name: rows_digest(of_set, frames=True) for name, of_set in rows.items()},
     }
 
 
@@ -237,6 +285,7 @@ def _is_whole(record: dict[str, Any]) -> bool:
     parts = ("config", "versions", "plan", "manifests")
     return (
         all(isinstance(record.get(part), dict) for part in parts)
+        and isinstance(record.get("rows", {}), dict)
         and all(isinstance(total, int) for total in record["plan"].values())
         and "config_hash" in record
     )
@@ -274,10 +323,11 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def planned_files(folder: Path, run: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """Return the shards that a run record plans, in order, by the name of their set."""
+    """Return the shards that a run record plans, in order, by the name of their generation."""
+    plan = run["plan"]
     return {
-        name: [folder / shard_name(name, number, total) for number in range(total)]
-        for name, total in sorted(run["plan"].items())
+        name: [folder / shard_name(name, number, plan[name]) for number in range(plan[name])]
+        for name in in_order(plan)
     }
 
 
@@ -303,36 +353,43 @@ def _is_ours(name: str) -> bool:
     return name in (RUN_FILE, FAILURES_FILE) or name.endswith(ROWS_SUFFIX) or of_shard
 
 
-def close_run(folder: Path, *, held: bool) -> list[Failure]:
-    """Delete what is left half-written, and gather the failures of all sealed shards.
+def close_run(folder: Path, *, held: bool, sets: Collection[str]) -> list[Failure]:
+    """Delete what is left half-written, and gather the failures of all planned shards.
 
     Parameters
     ----------
     folder : Path
     held : bool
         As in `open_run`.
+    sets : collection of str
+        Names of the sets whose failures are wanted.
 
     Returns
     -------
     list of Failure
-        What ``failures.csv`` now lists. If it cannot be written, that is said; the seals hold them,
-        and the next run writes them.
+        Those of `sets`. ``failures.csv`` now lists those of all sets; if it cannot be written, that
+        is said: the seals hold them, and the next run writes them.
     """
-    seals = filter(None, map(read_seal, shard_files(folder)))
-    failures = [Failure(**record) for seal in seals for record in seal["failures"]]
+    failures: dict[str, list[Failure]] = {}
+    for name, files in planned_files(folder, read_run(folder)).items():
+        of_set = failures.setdefault(set_of_generation(name), [])
+        for seal in filter(None, map(read_seal, files)):
+            of_set += failures_of(seal)
     try:
         _remove_left_over(folder, held=held)
         _write_failures(folder / FAILURES_FILE, failures)
     except OSError as error:
         print(f"{folder / FAILURES_FILE} could not be written: {error.strerror}", file=sys.stderr)
-    return failures
+    return [failure for name in sets for failure in failures[name]]
 
 
-def _write_failures(file: Path, failures: Sequence[Failure]) -> None:
-    with replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(Failure._fields)
-        writer.writerows([_no_formula(cell) for cell in failure] for failure in failures)
+def _write_failures(file: Path, failures: Mapping[str, Sequence[Failure]]) -> None:
+    rows = [
+        [_no_formula(cell) for cell in (*failure, name)]
+        for name, of_set in failures.items()
+        for failure in of_set
+    ]
+    write_csv(file, [(*Failure._fields, "set"), *rows])
 
 
 def _no_formula(cell: str | int) -> str | int:

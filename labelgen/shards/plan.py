@@ -7,7 +7,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from labelgen.geometry import clip_count
-from labelgen.shards.seal import checked_set_name, shard_name
+from labelgen.shards.generations import checked_set_name
+from labelgen.shards.seal import shard_name
 from labelgen.shards.settings import ExtractSettings
 from labelgen.video.manifest import ManifestRow
 
@@ -33,39 +34,14 @@ class ShardPlan(NamedTuple):
     clips: int
 
 
-def plan_shards(
-    rows: Sequence[ManifestRow], *, name: str, settings: ExtractSettings
-) -> list[ShardPlan]:
-    """Cut each split into shards of about equal work, in the manifest's order.
-
-    Parameters
-    ----------
-    rows : sequence of ManifestRow
-        With their frame counts filled in, see `labelgen.video.decode.with_frames`.
-    name : str
-        Of the dataset; shards are called ``name-split-00000-of-00001.h5``.
-    settings : ExtractSettings
-        Clip stride and clips per shard.
-
-    Returns
-    -------
-    list of ShardPlan
+def sets_of(rows: Sequence[ManifestRow], *, name: str) -> dict[str, list[ManifestRow]]:
+    """Return the rows of each split by the name of their set, ``name-split``.
 
     Raises
     ------
     LabelgenError
         If the name, or that of a split, cannot stand in a file name.
     """
-    sets = sets_of(rows, name=name)
-    return [
-        plan
-        for set_name, of_set in sets.items()
-        for plan in plan_set(of_set, set_name=set_name, settings=settings)
-    ]
-
-
-def sets_of(rows: Sequence[ManifestRow], *, name: str) -> dict[str, list[ManifestRow]]:
-    """Return the rows of each split by the name of their set; errors are those of `plan_shards`."""
     sets: dict[str, list[ManifestRow]] = {}
     for row in rows:
         sets.setdefault("-".join(filter(None, [name, row.split])), []).append(row)
@@ -75,7 +51,21 @@ def sets_of(rows: Sequence[ManifestRow], *, name: str) -> dict[str, list[Manifes
 def plan_set(
     rows: Sequence[ManifestRow], *, set_name: str, settings: ExtractSettings
 ) -> list[ShardPlan]:
-    """Cut one set, or one generation of it, into shards."""
+    """Cut one set, or one generation of it, into shards of about equal work, in the rows' order.
+
+    Parameters
+    ----------
+    rows : sequence of ManifestRow
+        With their frame counts filled in, see `labelgen.video.decode.with_frames`.
+    set_name : str
+        Shards are called ``set_name-00000-of-00001.h5``.
+    settings : ExtractSettings
+        Clip stride and clips per shard.
+
+    Returns
+    -------
+    list of ShardPlan
+    """
     groups = _cut(rows, settings)
     return [
         ShardPlan(

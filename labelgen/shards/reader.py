@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 
 def open_shard(file: Path) -> h5py.File:
@@ -19,3 +21,14 @@ def open_shard(file: Path) -> h5py.File:
         If it is absent or no HDF5 file.
     """
     return h5py.File(file, "r", rdcc_nbytes=0, locking="best-effort")
+
+
+def clips_by_video(file: Path) -> Counter[str]:
+    """Return how many clips of each video, by its path, a shard holds; none if it is damaged."""
+    try:
+        with open_shard(file) as shard:
+            paths = shard["videos/path"].asstr()[:]
+            counts = np.bincount(shard["clips/video"][:], minlength=len(paths))
+            return Counter(dict(zip(paths, counts.tolist(), strict=True)))
+    except (OSError, KeyError, RuntimeError, ValueError):
+        return Counter()

@@ -25,9 +25,10 @@ _KEYS = {
     *("config_hash", "manifest_sha256", "failures"),
 }
 
+# What another try under the same settings does not change; a damaged file may be fetched again.
+_LASTING = ("too_short", "not_finite")
+
 _READ_BYTES = 1 << 20
-# File systems take 255; the rest is for number, host and process.
-_LONGEST_NAME = 128
 
 
 class Failure(NamedTuple):
@@ -38,30 +39,15 @@ class Failure(NamedTuple):
     message: str
     clips: int = 0
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether another try may end otherwise."""
+        return self.reason not in _LASTING
+
 
 def shard_name(name: str, number: int, total: int) -> str:
     """Return the file name of a shard of the set `name`."""
     return f"{name}-{number:05d}-of-{total:05d}.h5"
-
-
-def checked_set_name(name: str) -> str:
-    """Return the name of a set if it can begin the names of files.
-
-    Raises
-    ------
-    LabelgenError
-        If it cannot.
-    """
-    # Surrogates stand for bytes of a file name that are not UTF-8.
-    foreign = any(letter in "/\\\0\r\n" or "\ud800" <= letter <= "\udfff" for letter in name)
-    later = re.search(r"\+\d+$", name)  # how further generations are called
-    if not name or name.startswith(".") or foreign or later or len(name.encode()) > _LONGEST_NAME:
-        raise LabelgenError(
-            f"shards cannot be called {name!a}: a name, with the split's if there is one, has at "
-            f"most {_LONGEST_NAME} bytes, no slashes or line breaks, does not begin with a dot and "
-            "does not end with a plus and a number; choose another --name or rename the split"
-        )
-    return name
 
 
 def set_of(file: Path) -> tuple[str, int, int]:
@@ -94,6 +80,18 @@ def read_seal(file: Path) -> dict[str, Any] | None:
         return seal if fits and seal["bytes"] == file.stat().st_size else None
     except (OSError, ValueError):
         return None
+
+
+def fitting_seal(file: Path, *, config_hash: str, manifest_sha256: str) -> dict[str, Any] | None:
+    """Return the seal of a shard that is made of these settings and rows, None if there is none."""
+    seal = read_seal(file)
+    wanted = (config_hash, manifest_sha256)
+    return seal if seal and (seal["config_hash"], seal["manifest_sha256"]) == wanted else None
+
+
+def failures_of(seal: dict[str, Any]) -> list[Failure]:
+    """Return the failures that a seal lists."""
+    return [Failure(**record) for record in seal["failures"]]
 
 
 def is_whole(seal: Any) -> bool:

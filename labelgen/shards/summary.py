@@ -12,9 +12,9 @@ import numpy as np
 from labelgen.geometry import MAX_LEFT, MAX_TOP
 from labelgen.labels.table import LABELS
 from labelgen.progress import each, size_text
-from labelgen.shards.folder import FAILURES_FILE, find_shard_folder, read_run, shard_files
+from labelgen.shards.folder import FAILURES_FILE, find_shard_folder, planned_files, read_run
 from labelgen.shards.reader import open_shard
-from labelgen.shards.seal import read_seal, set_of
+from labelgen.shards.seal import read_seal
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BLOCK = 256
@@ -42,9 +42,10 @@ def summary_lines(path: Path, *, workers: int = 1) -> Iterator[str]:
     """
     folder = find_shard_folder(path)
     run = read_run(folder)
-    sealed = [file for file in shard_files(folder) if read_seal(file) is not None]
-    for name, total in run["plan"].items():
-        yield _set_line(name, total, [file for file in sealed if set_of(file)[0] == name])
+    planned = planned_files(folder, run)
+    for name, files in planned.items():
+        yield _set_line(name, files)
+    sealed = [file for files in planned.values() for file in files if read_seal(file) is not None]
     yield from _failure_lines(folder)
     config = run["config"]
     yield f"clips   {config['clip_length']} frames, one every {config['clip_stride']}"
@@ -56,12 +57,12 @@ def summary_lines(path: Path, *, workers: int = 1) -> Iterator[str]:
         yield from _label_lines(sealed, workers)
 
 
-def _set_line(name: str, total: int, files: Sequence[Path]) -> str:
+def _set_line(name: str, files: Sequence[Path]) -> str:
     seals = [seal for seal in map(read_seal, files) if seal]
     size = sum(seal["bytes"] for seal in seals)
     clips = sum(seal["clips"] for seal in seals)
     return (
-        f"{name}: {len(seals)} of {total} shards sealed, "
+        f"{name}: {len(seals)} of {len(files)} shards sealed, "
         f"{sum(seal['videos'] for seal in seals)} videos, {clips} clips, {size_text(size)}"
     )
 

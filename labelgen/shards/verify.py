@@ -16,6 +16,7 @@ from labelgen.geometry import MAX_LEFT, MAX_TOP
 from labelgen.labels.table import LABELS
 from labelgen.progress import each
 from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
+from labelgen.shards.generations import rows_file, rows_problems
 from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import FORMAT, FORMAT_VERSION, file_digest, is_whole, seal_of, set_of
 
@@ -47,7 +48,7 @@ def find_problems(path: Path, *, workers: int = 1) -> tuple[int, list[str]]:
     folder = find_shard_folder(path)
     run = read_run(folder)
     files = shard_files(folder)
-    problems = list(_folder_problems(folder, run, files))
+    problems = [*_rows_problems(folder, run), *_folder_problems(folder, run, files)]
 
     def check(file: Path) -> list[str]:
         return [f"{file.name}: {problem}" for problem in _shard_problems(file, run)]
@@ -55,6 +56,11 @@ def find_problems(path: Path, *, workers: int = 1) -> tuple[int, list[str]]:
     for found in each(check, files, workers=workers, unit="shards"):
         problems += found
     return len(files), problems
+
+
+def _rows_problems(folder: Path, run: dict[str, Any]) -> Iterator[str]:
+    for name, problem in rows_problems(folder, run).items():
+        yield f"{rows_file(folder, name).name}: {problem}"
 
 
 def _folder_problems(folder: Path, run: dict[str, Any], files: list[Path]) -> Iterator[str]:

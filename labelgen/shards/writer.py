@@ -104,10 +104,10 @@ class ShardWriter:
         if kind is None:
             self._shard.close()
         else:
-            self._discard()
+            self.discard()
 
-    def _discard(self) -> None:
-        """Delete the file, and let HDF5 write what it still holds to nowhere.
+    def discard(self) -> None:
+        """Delete what was written, in place of `seal`, and let HDF5 write what it holds to nowhere.
 
         On a full disk it could not close the file otherwise, and would crash when the process ends.
         """

@@ -7,6 +7,7 @@ of list is read. A new dataset of a known layout is a new row there and nothing 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +15,12 @@ from typing import NamedTuple
 from joblib import cpu_count
 
 from labelgen.errors import LabelgenError
-from labelgen.files import replacing
+from labelgen.files import replacing, write_json
 from labelgen.progress import count_text
 from labelgen.video.decode import with_frames
 from labelgen.video.manifest import (
     ManifestRow,
     find_videos,
-    parse_manifest,
     video_paths,
     write_manifest,
 )
@@ -258,14 +258,13 @@ def write_dataset_manifest(
 ) -> list[str]:
     """Write the manifest of a dataset and return one line per split, expected against found.
 
-    Parameters and errors are those of `find_dataset`; `output` is the CSV file. Frame counts that
-    it holds already are kept for videos that have not changed since. Listed videos that are not on
-    disk are named in a file beside it.
+    Parameters and errors are those of `find_dataset`; `output` is the CSV file. Frame counts are
+    kept in a file beside it, and headers of videos that have not changed since are not read again.
+    Listed videos that are not on disk are named in another one.
     """
     found = find_dataset(dataset, root=root, lists=lists, splits=splits)
-    rows = [row for split in found for row in split.rows]
-    rows = _with_known_frames(rows, output, root=root)
-    write_manifest(with_frames(rows, root=root, workers=cpu_count()), output)
+    rows = _counted([row for split in found for row in split.rows], output, root=root)
+    write_manifest(rows, output)
     lines = [*(split.report() for split in found), f"{output}: {count_text(len(rows), 'video')}"]
     missing = [path for split in found for path in split.missing]
     absent = output.with_suffix(".missing.txt")
@@ -278,26 +277,33 @@ def write_dataset_manifest(
     return lines
 
 
-def _with_known_frames(
-    rows: Iterable[ManifestRow], output: Path, *, root: Path
-) -> list[ManifestRow]:
+def _counted(rows: list[ManifestRow], output: Path, *, root: Path) -> list[ManifestRow]:
+    """Return rows with frame counts, those of files that are known without reading headers."""
+    file = output.with_suffix(".frames.json")
+    known = _known_counts(file)
+    # Before headers are read: a file that is replaced meanwhile is then looked at again next time.
+    stamps = {row.path: _stamp(root / row.path) for row in rows}
+    rows = [row._replace(frames=known.get(stamps[row.path], -1)) for row in rows]
+    rows = with_frames(rows, root=root, workers=cpu_count())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {stamps[row.path]: row.frames for row in rows if row.frames > 0})
+    return rows
+
+
+def _known_counts(file: Path) -> dict[str, int]:
     try:
-        known = {row.path: row.frames for _, row in parse_manifest(output)}
-        written = output.stat().st_mtime
-    except (LabelgenError, OSError):
-        return list(rows)
-    return [
-        row._replace(frames=known[row.path])
-        if row.path in known and _changed(root / row.path) < written
-        else row
-        for row in rows
-    ]
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    counts = found.items() if isinstance(found, dict) else ()
+    return {stamp: count for stamp, count in counts if isinstance(count, int) and count > 0}
 
 
-def _changed(file: Path) -> float:
-    """Return when a file's content or place changed last, in seconds since 1970."""
+def _stamp(file: Path) -> str:
+    """Return what tells a file, as it is now, from every other; empty where there is none."""
     try:
         status = file.stat()
     except OSError:
-        return float("inf")
-    return max(status.st_mtime, status.st_ctime)
+        return ""
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return "-".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))

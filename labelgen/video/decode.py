@@ -209,7 +209,8 @@ def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> lis
     workers : int
         Threads to read headers with.
     """
-    unknown = [row.path for row in rows if row.frames < 0]
+    # One in several splits is looked at once.
+    unknown = list(dict.fromkeys(row.path for row in rows if row.frames < 0))
     counts = each(
         lambda path: claimed_frames(root / path), unknown, workers=workers, unit="headers"
     )

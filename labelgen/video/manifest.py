@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from labelgen.errors import LabelgenError
-from labelgen.files import replacing
+from labelgen.files import write_csv
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -101,12 +101,12 @@ def parse_manifest(file: Path) -> Iterator[tuple[int, ManifestRow]]:
         If it is absent or no such table.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        # As bytes: reading text would translate line ends inside of cells, too.
+        text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise LabelgenError(f"manifest {file} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise LabelgenError(f"manifest {file} cannot be read as UTF-8 text: {error}") from None
-    # The csv module wants line ends untouched; a NUL byte is an error of its own kind in it.
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         _check_columns(reader.fieldnames, file)
@@ -184,16 +184,11 @@ def write_manifest(rows: Iterable[ManifestRow], file: str | os.PathLike[str]) ->
     """Write rows as CSV, whole or not at all; makes the file's folder."""
     target = Path(file)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        replacing(target) as partial,
-        partial.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(
-            (row.path, row.class_name, _blank(row.class_index), row.split, _blank(row.frames))
-            for row in rows
-        )
+    cells = (
+        (row.path, row.class_name, _blank(row.class_index), row.split, _blank(row.frames))
+        for row in rows
+    )
+    write_csv(target, [_COLUMNS, *cells])
 
 
 def _blank(number: int) -> str:
@@ -208,7 +203,7 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
     Parameters
     ----------
     root : path-like
-        The folder. Links are followed; hidden files and folders are passed over.
+        The folder. Links are followed, see `video_paths`; hidden files and folders are passed over.
 
     Returns
     -------
@@ -243,33 +238,77 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
 def video_paths(root: Path, *, others: Counter[str] | None = None) -> Iterator[str]:
     """Yield the paths of all videos below a folder, relative to it, in no order.
 
-    Links to folders are followed, since whoever put them there wants it, but none into a folder
-    that it lies in. What is passed over is counted in `others`, by kind.
+    Links are followed, since whoever put them there wants it, but every folder is entered once and
+    every file listed once: under the name that leads through the fewest links, and of those the
+    first in order. None is followed to a folder that `root` lies in. What is passed over is counted
+    in `others`, by kind.
     """
     others = Counter() if others is None else others
-
-    def note(_: OSError) -> None:
-        others["unreadable folders"] += 1
-
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=note):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not _leads_back(Path(folder, name))
-        ]
-        for name in files:
-            suffix = Path(name).suffix.lower()
-            if name.startswith("."):
-                continue
-            if suffix in VIDEO_SUFFIXES:
-                yield _text(Path(folder, name).relative_to(root).as_posix())
+    seen = {_identity(folder) for folder in root.resolve().parents}
+    turn = [str(root)]
+    while turn:
+        files: list[str] = []
+        links: list[str] = []
+        for place in turn:
+            if os.path.isdir(place):
+                _enter(place, seen, files=files, links=links, others=others)
             else:
+                files.append(place)
+        for file in sorted(files):
+            suffix = Path(file).suffix.lower()
+            if suffix not in VIDEO_SUFFIXES:
                 others[f"*{suffix}" if suffix else "without a suffix"] += 1
+            elif _is_new(file, seen, others):
+                yield _text(Path(file).relative_to(root).as_posix())
+        turn = sorted(links)
 
 
-def _leads_back(folder: Path) -> bool:
-    real = folder.resolve()
-    return folder.is_symlink() and real in (parent.resolve() for parent in folder.parents)
+def _enter(
+    place: str,
+    seen: set[tuple[int, int] | None],
+    *,
+    files: list[str],
+    links: list[str],
+    others: Counter[str],
+) -> None:
+    """Add to `files` and `links` what lies below a folder without a link on the way."""
+    waiting = [place]
+    while waiting:
+        folder = waiting.pop()
+        if not _is_new(folder, seen, others):
+            continue
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+        except OSError:
+            others["unreadable folders"] += 1
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                links.append(entry.path)
+            else:
+                (waiting if entry.is_dir() else files).append(entry.path)
+
+
+def _is_new(path: str, seen: set[tuple[int, int] | None], others: Counter[str]) -> bool:
+    """Whether a file or folder was not met by another name; what cannot be looked at is new."""
+    identity = _identity(path)
+    if identity is None:
+        return True
+    if identity in seen:
+        others["listed by another name"] += 1
+        return False
+    seen.add(identity)
+    return True
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _text(path: str) -> str:
@@ -280,11 +319,11 @@ def _text(path: str) -> str:
     return path
 
 
-def rows_digest(rows: Iterable[ManifestRow]) -> str:
-    """Return the SHA-256 of what rows say of their videos, the planning hint left out."""
+def rows_digest(rows: Iterable[ManifestRow], *, frames: bool = False) -> str:
+    """Return the SHA-256 of what rows say of their videos, the planning hint `frames` if asked."""
     digest = hashlib.sha256()
     for row in rows:
-        for field in row[:-1]:
+        for field in row if frames else row[:-1]:
             digest.update(f"{field}\0".encode())
         digest.update(b"\n")
     return digest.hexdigest()

@@ -11,6 +11,8 @@ from labelgen.errors import LabelgenError
 from labelgen.files import partial_name
 from labelgen.flow.methods import flow_settings
 from labelgen.labels.crops import crop_positions
+from labelgen.run import pipeline, worker
+from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.verify import find_problems
 
 
@@ -219,3 +221,47 @@ def test_real_videos(shared, tmp_path):
     assert found == listed
     assert summary.clips > 700
     assert find_problems(tmp_path / "s")[1] == []
+
+
+def said_of_time(capsys):
+    return next(line for line in capsys.readouterr().err.splitlines() if "decoding and" in line)
+
+
+def test_more_workers_than_cores_are_no_faster(videos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "warm_kernels", lambda settings: 10.0)
+    monkeypatch.setattr(pipeline, "cpu_count", lambda: 2)
+    monkeypatch.setattr(pipeline, "_make_shards", lambda *args, **options: None)
+    extract(videos, tmp_path / "s", workers=64)
+    assert "64 workers, some of them at one shard together: about 30 s" in said_of_time(capsys)
+    extract(videos, tmp_path / "t", workers=1)
+    assert "1 worker: about 1 min 00 s" in said_of_time(capsys)
+
+
+def test_what_is_not_known_is_not_told_as_nothing(videos, tmp_path, monkeypatch, capsys):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,frames\nrun/a.avi,0\nrun/b.avi,0\n")
+    extract(videos, tmp_path / "s", manifest=manifest)
+    said = capsys.readouterr().err
+    assert "2 videos, an unknown number of clips, in 1 shard" in said
+    assert "1 to make, of unknown size" in said
+    assert "1 worker: an unknown time and what decoding and writing take" in said
+    # The size of the frames decides, which is not known before they are decoded.
+    flow = flow_settings("farneback", FLOW.parameters, size="source")
+    extract(videos, tmp_path / "t", flow=flow)
+    assert "1 worker: an unknown time" in said_of_time(capsys)
+
+
+@pytest.mark.parametrize(("stride", "frames"), [(1, 2), (4, 5), (15, 16), (16, 16), (40, 16)])
+@pytest.mark.parametrize(("size", "grey"), [("clip", None), ("300x200", (200, 300))])
+def test_a_clip_is_timed_as_it_is_made(monkeypatch, stride, frames, size, grey):
+    """Without the pairs of frames that it shares with the one before, and at the size of flow."""
+    seen = []
+
+    def flow_of_frames(some, settings):
+        seen.append((len(some), None if some[0].grey is None else some[0].grey.shape))
+        return np.zeros((15, 2, 128, 171), np.float32)
+
+    monkeypatch.setattr(worker, "flow_of_frames", flow_of_frames)
+    flow = flow_settings("farneback", FLOW.parameters, size=size)
+    assert worker.warm_kernels(ExtractSettings(flow=flow, clip_stride=stride)) > 0
+    assert seen == [(16, grey), (frames, grey)]

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from extraction import digests, extract
+from extraction import digests, extract, failures
 
 from labelgen.errors import LabelgenError
 from labelgen.files import partial_name
@@ -89,7 +89,9 @@ def test_a_file_system_without_locks(videos, tmp_path, monkeypatch, capsys, code
     for file in (other, living, dead):
         file.write_bytes(b"half")
     extract(videos, out)
-    assert capsys.readouterr().err.count("without locks") == 1
+    said = capsys.readouterr().err
+    assert said.count("without locks") == 1
+    assert "with --add or --retry-failures they would undo each other's work" in said
     assert other.exists()
     assert living.exists()
     assert not dead.exists()
@@ -139,4 +141,15 @@ def test_shards_whose_run_record_is_gone_are_not_written_over(videos, tmp_path):
         extract(videos, tmp_path / "s", crops="center")
     assert digests(tmp_path / "s") == before
     assert extract(videos, tmp_path / "s").shards == 0  # the same settings write it again
+    assert find_problems(tmp_path / "s")[1] == []
+
+
+def test_a_line_break_in_a_name_is_a_letter(videos, tmp_path):
+    for number, letter in enumerate(("\r", "\n", "\r\n", '"', ",")):
+        shutil.copy(videos / "walk" / "c.avi", videos / f"a{letter}{number}.avi")
+        (videos / f"bad{letter}{number}.avi").touch()
+    first = extract(videos, tmp_path / "s")
+    assert (first.clips, len(failures(tmp_path / "s"))) == (6 + 5, 1 + 5)
+    assert extract(videos, tmp_path / "s").shards == 0
+    assert "bad\r0.avi" in failures(tmp_path / "s")
     assert find_problems(tmp_path / "s")[1] == []

@@ -1,16 +1,23 @@
 """Folders that grow: what is sealed stays, what is new is added, what is mended is made again."""
 
+import csv
+import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 from conftest import moving_square, truncate, write_video
 from extraction import digests, extract, failures
 
 from labelgen.errors import LabelgenError
+from labelgen.shards.folder import known_rows, planned_files, read_run
+from labelgen.shards.generations import arrange
 from labelgen.shards.index import write_index
 from labelgen.shards.seal import set_of
+from labelgen.shards.summary import summary_lines
 from labelgen.shards.verify import find_problems
 from labelgen.video.manifest import ManifestRow, write_manifest
 
@@ -59,8 +66,6 @@ def test_bytes_of_a_generation_depend_on_its_rows_alone(videos, tmp_path):
 
 
 def test_classes_keep_their_numbers_and_new_ones_get_others(videos, tmp_path):
-    import h5py
-
     extract(videos, tmp_path / "s")
     add_video(videos, "archery/a.avi")  # would be class 0 of the folder
     add_video(videos, "walk/d.avi", seed=3)
@@ -156,11 +161,239 @@ def test_names_that_look_like_generations_are_refused(videos, tmp_path):
         extract(videos, tmp_path / "s", name="set+1")
 
 
+def write_rows(file, *rows):
+    write_manifest([ManifestRow(*row) for row in rows], file)
+    return file
+
+
+def test_a_retry_takes_no_clip_away(videos, tmp_path):
+    """One video of a shard was fetched, and the others are gone by now."""
+    manifest = write_rows(
+        tmp_path / "m.csv", ("run/a.avi",), ("run/b.avi",), ("walk/c.avi",), ("late.avi",)
+    )
+    out = tmp_path / "s"
+    extract(videos, out, manifest=manifest, clips_per_shard=100)
+    before = digests(out)
+    add_video(videos, "late.avi")
+    shutil.move(videos / "run", tmp_path / "away")
+    for workers in (0, 2):
+        summary = extract(videos, out, workers, manifest=manifest, clips_per_shard=100, retry=True)
+        assert digests(out) == before
+        assert (summary.shards, summary.clips, summary.in_vain) == (0, 0, True)
+        assert next(summary.lines()) == (
+            "m-00000-of-00001.h5 stays as it was sealed: made again, 2 videos would lose clips "
+            "(first: run/a.avi, 0 instead of 3 (missing))"
+        )
+        assert not list(out.glob("*.part"))
+    shutil.move(tmp_path / "away", videos / "run")
+    summary = extract(videos, out, manifest=manifest, clips_per_shard=100, retry=True)
+    assert (summary.shards, summary.clips, summary.kept) == (1, 7, [])
+    assert failures(out) == {}
+
+
+def test_only_what_may_pass_is_tried_again(videos, tmp_path):
+    """Nothing can be done about a video that is too short."""
+    out = tmp_path / "s"
+    summary = extract(videos, out)
+    assert failures(out)["walk/short.avi"]["reason"] == "too_short"
+    assert not any("--retry-failures" in line for line in summary.lines())
+    assert extract(videos, out, retry=True).shards == 0
+    (videos / "walk" / "d.avi").write_text("no video")
+    summary = extract(videos, out, add=True)
+    assert any("--retry-failures" in line for line in summary.lines())
+    assert extract(videos, out, retry=True).shards == 1
+
+
+def test_a_class_has_one_number_in_all_sets(videos, tmp_path, capsys):
+    out, manifest = tmp_path / "s", tmp_path / "m.csv"
+    sets = [
+        [("run/a.avi", "run", 5, "one"), ("walk/c.avi", "walk", 7, "one")],
+        [("run/b.avi", "run", 0, "two"), ("walk/short.avi", "climb", 5, "two")],
+        [("run/a.avi", "walk", -1, "three"), ("run/b.avi", "swim", -1, "three")],
+        [("walk/c.avi", "swim", 8, "four"), ("run/b.avi", "climb", 8, "four")],
+    ]
+    for rows in sets:
+        extract(videos, out, manifest=write_rows(manifest, *rows))
+    found = {}
+    for rows in known_rows(out).values():
+        for row in rows:
+            found.setdefault(row.class_name, set()).add(row.class_index)
+    assert found == {"run": {5}, "walk": {7}, "climb": {8}, "swim": {-1}}
+    said = [line for line in capsys.readouterr().err.splitlines() if "keeps the number" in line]
+    assert said == [
+        f"in {out} a class keeps the number that it had first: run is 5, listed as 0, and 1 more",
+        f"in {out} a class keeps the number that it had first: swim is -1, listed as 8",
+    ]
+
+
+def test_classes_of_a_new_folder_are_numbered_as_listed(videos, tmp_path, capsys):
+    rows = [("run/a.avi", "b", 3), ("run/b.avi", "a", -1), ("walk/c.avi", "c", 0)]
+    extract(videos, tmp_path / "s", manifest=write_rows(tmp_path / "m.csv", *rows))
+    assert "keeps the number" not in capsys.readouterr().err
+    (kept,) = known_rows(tmp_path / "s").values()
+    assert [row[:3] for row in kept] == rows
+
+
+def test_many_classes_are_numbered_in_linear_time(tmp_path):
+    rows = [ManifestRow(f"{n}.avi", f"class {n}", n % 7, frames=16) for n in range(50_000)]
+    begun = time.perf_counter()
+    arranged = arrange(tmp_path, {}, sets={"m": rows}, add=False, counted=list)
+    assert time.perf_counter() - begun < 5
+    assert len({row.class_index for row in arranged.generations[0].rows}) == 50_000
+
+
+@pytest.mark.parametrize("how", ["gone", "other lengths", "no table"])
+def test_rows_that_are_lost_are_written_again_where_the_videos_are_the_same(videos, tmp_path, how):
+    out = tmp_path / "s"
+    extract(videos, out)
+    add_video(videos, "run/new.avi")
+    extract(videos, out, add=True)
+    before = digests(out)
+    for name in ("videos", "videos+1"):
+        file = out / f"{name}.rows.csv"
+        spoil(file, how)
+        sentence = f"{file.name}: is absent or was changed; put a copy of it back"
+        assert [p[: len(sentence)] for p in find_problems(out)[1]] == [sentence]
+        with pytest.raises(LabelgenError, match="rows.csv is absent or was changed; put a copy"):
+            known_rows(out)
+        assert extract(videos, out, add=True).shards == 0
+        assert digests(out) == before
+        spoil(file, how)
+        shutil.copy(videos / "run" / "a.avi", videos / "run" / "other.avi")
+        for add in (False, True):
+            with pytest.raises(
+                LabelgenError, match="rows.csv is absent or was changed, and the vi"
+            ):
+                extract(videos, out, add=add)
+        (videos / "run" / "other.avi").unlink()
+        extract(videos, out)
+    assert digests(out) == before
+
+
+def spoil(file, how):
+    if how == "gone":
+        file.unlink()
+    else:
+        lines = file.read_text().splitlines()
+        changed = [f"{line.rpartition(',')[0]},999" for line in lines[1:]]
+        file.write_text("\n".join(["x" if how == "no table" else lines[0], *changed]))
+
+
+def test_rows_of_another_set_that_are_lost_are_named(videos, tmp_path):
+    manifest = write_rows(tmp_path / "m.csv", ("run/a.avi", "run", 0, "one"))
+    extract(videos, tmp_path / "s", manifest=manifest)
+    (tmp_path / "s" / "m-one.rows.csv").unlink()
+    write_rows(manifest, ("run/b.avi", "run", 0, "two"))
+    with pytest.raises(LabelgenError, match=r"m-one\.rows\.csv is absent or was changed"):
+        extract(videos, tmp_path / "s", manifest=manifest)
+
+
+def test_a_folder_whose_record_vouches_for_no_rows_is_still_read(videos, tmp_path):
+    out = tmp_path / "s"
+    extract(videos, out)
+    before = digests(out)
+    record = json.loads((out / "run.json").read_text())
+    del record["rows"]
+    (out / "run.json").write_text(json.dumps(record))
+    assert len(known_rows(out)["videos"]) == 4
+    assert find_problems(out)[1] == []
+    assert extract(videos, out).shards == 0
+    assert digests(out) == before  # from now on it does
+    (out / "run.json").write_text(json.dumps(record))
+    (out / "videos.rows.csv").unlink()
+    assert known_rows(out) == {}
+    assert find_problems(out)[1] == []
+    assert extract(videos, out).shards == 0
+    assert digests(out) == before
+
+
+def test_a_generation_is_numbered_after_the_last_not_by_their_count(tmp_path):
+    rows = {name: [ManifestRow(f"{name}.avi", frames=16)] for name in ("m", "m+3")}
+    for name, of_it in rows.items():
+        write_manifest(of_it, tmp_path / f"{name}.rows.csv")
+        (tmp_path / f"{name}-00000-of-00001.h5").touch()
+    now = [*rows["m"], *rows["m+3"], ManifestRow("new.avi", frames=16)]
+    run = {"plan": {"m": 1, "m+3": 1}}
+    arranged = arrange(tmp_path, run, sets={"m": now}, add=True, counted=list)
+    assert [part.name for part in arranged.generations] == ["m", "m+3", "m+4"]
+
+
+@pytest.mark.parametrize("change", ["gone", "changed", "lost"])
+def test_a_mistaken_addition_can_be_taken_back(videos, tmp_path, capsys, change):
+    out, manifest = tmp_path / "s", tmp_path / "m.csv"
+    first = [("run/a.avi", "run"), ("run/b.avi", "run")]
+    extract(videos, out, manifest=write_rows(manifest, *first))
+    before = digests(out)
+    wrong = ("nowhere.avi", "walk")
+    with pytest.raises(LabelgenError, match="more than --max-failures 0"):
+        extract(videos, out, manifest=write_rows(manifest, *first, wrong), add=True, max_failures=0)
+    assert (out / "m+1.rows.csv").exists()
+    if change == "lost":
+        (out / "m+1.rows.csv").unlink()
+    capsys.readouterr()
+    now = [("walk/c.avi", "walk")] if change == "changed" else []
+    summary = extract(videos, out, manifest=write_rows(manifest, *first, *now), add=bool(now))
+    assert f"m+1 in {out} is dropped: its rows are gone or changed" in capsys.readouterr().err
+    assert summary.shards == len(now)
+    assert find_problems(out)[1] == []
+    assert now or digests(out) == before
+    assert [row[:2] for rows in known_rows(out).values() for row in rows] == [*first, *now]
+
+
+def test_an_addition_of_which_a_shard_is_sealed_stays(videos, tmp_path):
+    out, manifest = tmp_path / "s", tmp_path / "m.csv"
+    extract(videos, out, manifest=write_rows(manifest, ("run/a.avi",)))
+    write_rows(manifest, ("run/a.avi",), ("run/b.avi",), ("walk/c.avi",))
+    extract(videos, out, manifest=manifest, add=True, clips_per_shard=3)
+    write_rows(manifest, ("run/a.avi",), ("run/b.avi",))
+    with pytest.raises(LabelgenError, match=r"1 is no longer listed \(first: walk/c.avi\) in m"):
+        extract(videos, out, manifest=manifest)
+
+
+def test_generations_come_in_order_everywhere(videos, tmp_path):
+    out = tmp_path / "s"
+    extract(videos, out, labels=False)
+    for number in range(1, 12):
+        add_video(videos, f"run/new{number}.avi", count=16, seed=number)
+        extract(videos, out, add=True, labels=False)
+    names = ["videos", *(f"videos+{number}" for number in range(1, 12))]
+    assert list(planned_files(out, read_run(out))) == names
+    assert [line.split(":")[0] for line in summary_lines(out)][:12] == names
+    write_index(out, tmp_path / "all.h5")
+    with h5py.File(tmp_path / "all.h5") as index:
+        assert list(dict.fromkeys(index["shards/set"].asstr()[:])) == names
+
+
+def test_an_addition_without_a_clip_is_in_vain(videos, tmp_path):
+    assert not extract(videos, tmp_path / "s").in_vain
+    (videos / "run" / "new.avi").touch()
+    assert extract(videos, tmp_path / "s", add=True).in_vain
+    assert not extract(videos, tmp_path / "s").in_vain
+
+
+def test_failures_are_told_set_by_set(videos, tmp_path):
+    out, manifest = tmp_path / "s", tmp_path / "m.csv"
+    rows = [("gone.avi", "", -1, split) for split in ("one", "two")]
+    extract(videos, out, manifest=write_rows(manifest, *rows))
+    extract(videos, out, manifest=write_rows(manifest, ("run/a.avi", "", -1, "three")))
+    # A shard that no plan has.
+    seal = json.loads((out / "m-one-00000-of-00001.json").read_text())
+    stray = out / "m-one-00000-of-00009.h5"
+    shutil.copy(out / "m-one-00000-of-00001.h5", stray)
+    stray.with_suffix(".json").write_text(json.dumps(seal | {"shard": stray.name}))
+    summary = extract(videos, out, manifest=manifest)
+    assert summary.failures == []
+    with (out / "failures.csv").open(newline="") as stream:
+        found = [(record["path"], record["set"]) for record in csv.DictReader(stream)]
+    assert found == [("gone.avi", "m-one"), ("gone.avi", "m-two")]
+
+
 def test_real_videos_grow_in_three_generations_and_train(shared, tmp_path):
     """A video is missing at first, and fetched between."""
     torch = pytest.importorskip("torch")
     from train import loop
     from train.device import Machine
+    from train.job import PretrainJob
     from train.recipe import RECIPES
 
     source = shared / "data" / "fights"
@@ -181,6 +414,4 @@ def test_real_videos_grow_in_three_generations_and_train(shared, tmp_path):
     assert len({set_of(file)[0] for file in out.glob("*.h5")}) == 3
     torch.set_num_threads(1)
     recipe = replace(RECIPES["small"], width=0.03, batch=4, epochs=1)
-    loop.pretrain(
-        labels=str(out), out=tmp_path / "run", val="0.2", recipe=recipe, machine=Machine("cpu")
-    )
+    loop.learn(PretrainJob(str(out), "0.2", recipe), tmp_path / "run", machine=Machine("cpu"))

@@ -2,7 +2,7 @@ import pytest
 from extraction import extract
 
 from labelgen.errors import LabelgenError
-from labelgen.shards.plan import plan_shards
+from labelgen.shards.plan import plan_set, sets_of
 from labelgen.shards.settings import ExtractSettings
 from labelgen.video.manifest import ManifestRow
 
@@ -11,7 +11,7 @@ SETTINGS = ExtractSettings(clips_per_shard=128)
 
 def plans_of(frames, name="x", settings=SETTINGS):
     rows = [ManifestRow(f"{k}.mp4", frames=count) for k, count in enumerate(frames)]
-    return plan_shards(rows, name=name, settings=settings)
+    return plan_set(rows, set_name=name, settings=settings)
 
 
 def test_videos_of_unknown_length_are_spread_over_shards():
@@ -37,7 +37,7 @@ def test_too_short_videos_make_no_shard_of_their_own():
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "a\nb", "x" * 200, "é" * 100, "\udcff"])
 def test_names_that_cannot_begin_a_file_name(videos, tmp_path, name):
     with pytest.raises(LabelgenError, match="shards cannot be called"):
-        plans_of([16], name=name)
+        sets_of([ManifestRow("a.avi")], name=name)
     if name:
         with pytest.raises(LabelgenError, match="shards cannot be called"):
             extract(videos, tmp_path / "s", name=name)

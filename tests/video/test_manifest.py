@@ -75,11 +75,61 @@ def test_links_are_the_users_choice_in_every_way_of_naming_videos(root, tmp_path
     (big / "z.avi").touch()
     (root / "linked").symlink_to(tmp_path / "big")
     (root / "a" / "back").symlink_to(root)
-    (root / "one.avi").symlink_to(big / "z.avi")
+    (tmp_path / "other.avi").touch()
+    (root / "one.avi").symlink_to(tmp_path / "other.avi")
     paths = ["a/x.avi", "b/ü x.mp4", "linked/c/z.avi", "one.avi"]
     assert [row.path for row in find_videos(root)] == paths
     write_dataset_manifest("folder", tmp_path / "m.csv", root=root)
     assert [row.path for row in read_manifest(tmp_path / "m.csv", root=root)] == paths
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_video_has_one_name_however_many_links_lead_to_it(
+    tmp_path, monkeypatch, capsys, relative
+):
+    root = tmp_path / "root"
+    for name in ("fight/0.mp4", "fight/deep/1.mp4", "walk/2.mp4"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "3.mp4").touch()
+    for link, target in {
+        "best": root / "fight",  # before fight in order, and only a link
+        "again.mp4": root / "walk" / "2.mp4",
+        "walk/up": tmp_path,
+        "fight/round": root,
+        "b": tmp_path / "away",
+        "c": tmp_path / "away",
+        "gone.mp4": root / "nowhere",
+        "self.mp4": root / "self.mp4",
+    }.items():
+        (root / link).symlink_to(target)
+    (root / "walk" / "twin.mp4").hardlink_to(root / "walk" / "2.mp4")
+    monkeypatch.chdir(root)
+    found = [row.path for row in find_videos("." if relative else root)]
+    expected = ["b/3.mp4", "fight/0.mp4", "fight/deep/1.mp4", "gone.mp4", "self.mp4", "walk/2.mp4"]
+    assert found == expected
+    assert "6 listed by another name" in capsys.readouterr().err
+
+
+def test_nested_links_take_no_time(tmp_path):
+    """Two links each at 30 levels: a thousand million paths to one video."""
+    for level in range(30):
+        (tmp_path / f"{level}").mkdir()
+        for name in "ab":
+            (tmp_path / f"{level}" / name).symlink_to(tmp_path / f"{level + 1}")
+    (tmp_path / "30").mkdir()
+    (tmp_path / "30" / "x.avi").touch()
+    assert [row.path for row in find_videos(tmp_path / "0")] == ["/".join("a" * 30) + "/x.avi"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a\rb.avi", "a\nb.avi", "a\r\nb.avi", '"a".avi', "a,b.avi", " a .avi", "\r", "\ufeffa"]
+)
+def test_every_name_that_a_file_can_have_comes_back(root, tmp_path, name):
+    rows = [ManifestRow("a/x.avi", name), ManifestRow(name, "a", 3, "one", 0), ManifestRow("b")]
+    write_manifest(rows, tmp_path / "m.csv")
+    assert read_manifest(tmp_path / "m.csv", root=root) == rows
 
 
 def test_unreadable_manifests(root, tmp_path):
@@ -284,3 +334,51 @@ def test_frame_counts_are_kept_for_videos_that_did_not_change(tmp_path, monkeypa
         rows = read_manifest(tmp_path / "m.csv", root=tmp_path / "v")
         found.append((sorted(looked), [row.frames for row in rows]))
     assert found == [(["a.avi", "b.avi"], [20, 30]), ([], [20, 30]), (["a.avi"], [40, 30])]
+
+
+def test_frame_counts_are_those_of_the_very_file(tmp_path):
+    """Two roots with the same names, a link that leads elsewhere, a file that came later."""
+    for folder, count in (("one", 20), ("two", 30)):
+        write_video(tmp_path / folder / "a.avi", moving_square(count))
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+
+    def counts(root):
+        write_dataset_manifest("folder", tmp_path / "m.csv", root=tmp_path / root)
+        return [row.frames for row in read_manifest(tmp_path / "m.csv", root=tmp_path / root)]
+
+    assert [counts(root) for root in ("one", "two", "link", "one")] == [[20], [30], [20], [20]]
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "two")
+    assert counts("link") == [30]
+    for spoilt in ("{", "[]", '{"": 7}'):
+        (tmp_path / "m.frames.json").write_text(spoilt)
+        assert counts("link") == [30]
+
+
+def test_a_file_that_is_replaced_while_headers_are_read_is_read_again(tmp_path, monkeypatch):
+    from labelgen.video import decode
+
+    video, real = write_video(tmp_path / "v" / "a.avi", moving_square(20)), decode.claimed_frames
+
+    def replaced(path):
+        count = real(path)
+        monkeypatch.undo()
+        write_video(path, moving_square(40))
+        return count
+
+    monkeypatch.setattr(decode, "claimed_frames", replaced)
+    for count in (20, 40):
+        write_dataset_manifest("folder", tmp_path / "m.csv", root=video.parent)
+        (row,) = read_manifest(tmp_path / "m.csv", root=video.parent)
+        assert row.frames == count
+
+
+def test_a_length_that_could_not_be_read_is_looked_up_again(tmp_path, monkeypatch):
+    from labelgen.video import decode
+
+    write_video(tmp_path / "v" / "a.avi", moving_square(20))
+    monkeypatch.setattr(decode, "claimed_frames", lambda path: 0)
+    write_dataset_manifest("folder", tmp_path / "m.csv", root=tmp_path / "v")
+    monkeypatch.undo()
+    write_dataset_manifest("folder", tmp_path / "m.csv", root=tmp_path / "v")
+    assert [row.frames for row in read_manifest(tmp_path / "m.csv", root=tmp_path / "v")] == [20]

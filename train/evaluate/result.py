@@ -75,8 +75,8 @@ def measured(
     Returns
     -------
     dict
-        As in the file: per figure, of which `headline` counts most, `values`, `mean`, `standard_error`, `chance`, and the same of
-        `random` weights and `scratch`.
+        As in the file: per figure, of which `headline` counts most, `values`, `mean`,
+        `standard_error`, `chance`, and the same of `random` weights and `scratch`.
 
     Raises
     ------
