@@ -62,7 +62,7 @@ def link_others(data: Path, work: Path) -> list[dict[str, str]]:
 
 
 def divided(rows: list[dict[str, str]], split: int) -> tuple[list[Any], list[Any]]:
-    """Training and test rows: a quarter of the groups that have both classes, or one, are tested."""
+    """Training and test rows: a quarter of the groups, drawn by the split, are tested."""
     groups = sorted({row["group"] for row in rows}, key=int)
     random.Random(split).shuffle(groups)
     test = set(groups[: round(SHARE_TEST * len(groups))])
@@ -133,7 +133,7 @@ def measure(work: Path) -> None:
 
 
 def _measure_features(work: Path, start: str, net: Path, *, where: tuple[int, int]) -> None:
-    """Retrieval, and on Weizmann an SVM: of the probe's network, whose backbone is as it was."""
+    """Measure retrieval, and an SVM on Weizmann, by the probe: its backbone is as it was."""
     split, seed = where
     shards, out = work / "shards", work / "results"
     name = f"{start}-split{split}-seed{seed}"
