@@ -9,9 +9,12 @@ PIP       := $(BIN)/pip install --quiet --constraint constraints.txt
 ifndef DATASET
 DATASET   := $(if $(DATA_ROOT),folder,demo)
 endif
-DATA_ROOT ?= data/$(DATASET)
-OUT       ?= shards/$(DATASET)
-MANIFEST  ?= manifests/$(DATASET).csv
+# One's own folders are told apart by their names.
+NAME      := $(if $(and $(DATA_ROOT),$(filter folder,$(DATASET))),$(shell basename -- "$(DATA_ROOT)" | tr -c 'A-Za-z0-9._\n-' '_'),$(DATASET))
+override DATA_ROOT := $(or $(DATA_ROOT),data/$(DATASET))
+OUT       ?= shards/$(NAME)
+MANIFEST  ?= manifests/$(NAME).csv
+RUN       ?= runs/$(NAME)
 WORKERS   ?=
 FLAGS     ?=
 BENCH_DATA ?= $(or $(and $(LABELGEN_SHARED),$(wildcard $(LABELGEN_SHARED)/data)),$(wildcard ../shared/data),data/demo)
@@ -23,7 +26,7 @@ help:  ## list the targets
 	@echo "make TARGET [NAME=VALUE ...]"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
-	@echo "DATASET=$(DATASET)  DATA_ROOT=$(DATA_ROOT)  OUT=$(OUT)  WORKERS=$(or $(WORKERS),one per core)"
+	@echo "DATASET=$(DATASET)  DATA_ROOT=$(DATA_ROOT)  OUT=$(OUT)  RUN=$(RUN)  WORKERS=$(or $(WORKERS),one per core)"
 	@echo "SPLIT='train1 test1' chooses splits of a dataset with official lists; LISTS names their folder"
 	@echo "FLAGS go to labelgen extract, for example FLAGS='--crops center --no-boundaries' or FLAGS=--add"
 	@echo "TRAIN_FLAGS go to train pretrain, for example TRAIN_FLAGS='--epochs 5 --workers 8'"
@@ -53,10 +56,10 @@ SMALL_DEMO := --recipe small --width 0.25 --lr 0.003 --batch 4 --val 0.2
 RECIPE     ?= $(if $(filter kinetics400,$(DATASET)),kinetics,ucf101)
 PRETRAIN    = $(if $(filter demo,$(DATASET)),$(SMALL_DEMO) --epochs 8,--recipe $(RECIPE))
 # Shards that are there are not extracted and verified again.
-MADE        = $(if $(wildcard $(OUT)/run.json),,labels-$(DATASET))
+MADE        = $(if $(shell test -e "$(OUT)/run.json" && echo made),,labels-$(DATASET))
 
 pretrain: $(MADE) $(VENV)/.train  ## pre-train C3D on the shards of DATASET; of the demo, in a few CPU minutes
-	$(BIN)/train pretrain --labels "$(OUT)" --out runs/$(DATASET) $(PRETRAIN) $(TRAIN_FLAGS)
+	$(BIN)/train pretrain --labels "$(OUT)" --out "$(RUN)" $(PRETRAIN) $(TRAIN_FLAGS)
 
 demo: labels-demo $(VENV)/.train  ## labels, a short pretrain, and its curve as a picture
 	$(BIN)/train pretrain --labels shards/demo --out runs/demo-short $(SMALL_DEMO) --epochs 3

@@ -18,6 +18,7 @@ import labelgen
 from labelgen.errors import LabelgenError
 from labelgen.flow.methods import DEFAULT_METHOD
 from labelgen.labels.profiles import PROFILES
+from labelgen.progress import count_text
 from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
 from labelgen.signals import stop_once
 
@@ -283,7 +284,7 @@ def verify(shards: Path, workers: int | None) -> None:
     checked, problems = find_problems(shards, workers=_cores(workers))
     for problem in problems:
         click.echo(problem)
-    click.echo(f"{checked} shards checked, {len(problems)} problems")
+    click.echo(f"{count_text(checked, 'shard')} checked, {count_text(len(problems), 'problem')}")
     if problems:
         sys.exit(1)
 

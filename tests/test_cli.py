@@ -30,7 +30,7 @@ def test_the_whole_way(videos, tmp_path):
     assert "1 too_short" in found.stderr
     assert found.stdout == ""
     found = invoke("verify", tmp_path / "s")
-    assert (found.exit_code, found.stdout) == (0, "1 shards checked, 0 problems\n")
+    assert (found.exit_code, found.stdout) == (0, "1 shard checked, 0 problems\n")
     found = invoke("inspect", tmp_path / "s")
     assert found.exit_code == 0
     assert "6 clips" in found.stdout
@@ -150,7 +150,7 @@ def test_closed_streams(videos, tmp_path, closed):
     arguments = ("extract", "--root", videos, "--out", tmp_path / "s", *QUICK, "--workers", 1)
     line = f"{shlex.join(command(*arguments))} {closed}"
     assert subprocess.run(["bash", "-c", line]).returncode == 0
-    assert invoke("verify", tmp_path / "s").stdout == "1 shards checked, 0 problems\n"
+    assert invoke("verify", tmp_path / "s").stdout == "1 shard checked, 0 problems\n"
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips")])

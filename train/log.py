@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -120,9 +121,10 @@ class Reporter:
     def end(self, history: list[dict[str, Any]]) -> None:
         """Print a table of held-out figures, else training ones, to stdout; say what comes next."""
         say(f"{self._task.table(history[-1]['held_out'] or history[-1]['train'])}\n", sys.stdout)
+        run = shlex.quote(str(self._out))
         _say_line(
-            f"{self._out} holds the run; next: train curve {self._out} -o curve.png, "
-            + self._task.next_command.format(run=self._out)
+            f"{self._out} holds the run; next: train curve {run} -o curve.png, "
+            + self._task.next_command.format(run=run)
         )
 
     def _write(self, history: list[dict[str, Any]]) -> None:

@@ -44,7 +44,7 @@ COLUMNS_table3 := ucf101 hmdb51
 COLUMNS_table4 := ucf101 hmdb51
 
 .PHONY: tables table1 table2 table3 table4 table5 table6 tables-smoke
-tables: table1 table2 table3 table4 table5 table6
+tables: table1 table2 table3 table4 table5 table6  ## fill the paper's Tables 1 to 6, or table1, ... alone; docs/evaluation.md
 
 STARTS := pattern-1 pattern-2 pattern-3 global patterns appearance motion joint kinetics
 PRETRAIN_RECIPE = $(if $(filter kinetics,$(1)),kinetics,ucf101)

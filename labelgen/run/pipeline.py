@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 import tempfile
 import threading
@@ -88,7 +89,7 @@ class RunSummary:
                 f"{self.clips / max(self.seconds, 1e-9):.2f} clips/s"
             )
             if self.skipped:
-                yield f"{count_text(self.skipped, 'shard')} sealed before, left as they are"
+                yield f"{count_text(self.skipped, 'shard')} sealed before and not made again"
         total = sum(self.stages.values())
         if self.clips and total:
             shares = (f"{name} {took / total:.0%}" for name, took in self.stages.most_common())
@@ -109,8 +110,9 @@ class RunSummary:
             helps = any(failure.may_pass for failure in self.failures)
             yield f"{self.out / FAILURES_FILE} says why{again if helps else ''}"
         if self.clips:
-            train = f", or train pretrain --labels {self.out}" if self.labelled else ""
-            yield f"next: labelgen inspect {self.out}{train}"
+            out = shlex.quote(str(self.out))
+            train = f", or train pretrain --labels {out}" if self.labelled else ""
+            yield f"next: labelgen inspect {out}{train}"
 
 
 def run(
@@ -308,8 +310,8 @@ class _Failures:
         self._paths.add(failure.path)
         if self._most is not None and len(self._paths) > self._most:
             raise LabelgenError(
-                f"{len(self._paths)} videos failed, more than --max-failures {self._most}; the "
-                f"last: {failure.message}"
+                f"{count_text(len(self._paths), 'video')} failed, more than --max-failures "
+                f"{self._most}; the last: {failure.message}"
             )
 
 

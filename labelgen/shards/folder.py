@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from labelgen.errors import LabelgenError
 from labelgen.files import Partial, partials_in, write_csv, write_json
+from labelgen.progress import count_text
 from labelgen.shards.generations import (
     ROWS_SUFFIX,
     in_order,
@@ -31,6 +32,7 @@ from labelgen.shards.seal import (
     fitting_seal,
     is_shard_name,
     read_seal,
+    set_of,
     shard_name,
 )
 from labelgen.shards.settings import ExtractSettings, software_versions
@@ -64,6 +66,8 @@ def locked(folder: Path) -> Iterator[int | None]:
         If another process holds it, or the folder cannot be made.
     """
     try:
+        if folder.is_symlink() and not folder.exists():
+            raise LabelgenError(f"{folder} is a link to nothing; make the folder it leads to")
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / _LOCK_FILE).open("w")
     except OSError as error:
@@ -142,8 +146,8 @@ def open_run(
     found = recorded(folder)
     earlier = _without(found, dropped)
     _check_same_run(folder, earlier or record, record)
-    if not earlier:
-        _check_strays(folder, record["config_hash"])
+    if not found:
+        _check_strays(folder, plans, record["config_hash"])
     # Before anything is written, since what is left over may be what fills the disk.
     _remove_left_over(folder, held=held)
     for key in _BY_SET:
@@ -194,11 +198,14 @@ def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any
         *_differences("", earlier["config"], record["config"]),
         *_differences("versions.", earlier["versions"], record["versions"]),
     ]
-    for key in _BY_SET:
-        # Another split may join the folder; one that is there already must not change.
-        known = earlier.get(key, {})
-        there = {name: known.get(name, now) for name, now in record[key].items()}
-        differing += _differences(f"{key}.", there, record[key])
+    # Another split may join the folder; one that is there already must not change.
+    changed = {
+        name
+        for key in _BY_SET
+        for name, now in record[key].items()
+        if earlier.get(key, {}).get(name, now) != now
+    }
+    differing += [f"the videos of {name}, or their lengths" for name in in_order(changed)]
     if differing:
         raise LabelgenError(
             f"{folder} was begun with other settings; choose another --out. "
@@ -206,14 +213,21 @@ def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any
         )
 
 
-def _check_strays(folder: Path, config_hash: str) -> None:
-    """Refuse to write over sealed shards of other settings, whose run record is gone."""
+def _check_strays(folder: Path, plans: Sequence[ShardPlan], config_hash: str) -> None:
+    """Refuse to work among sealed shards of the same sets that no record and no plan knows."""
+    planned = {plan.file: rows_digest(plan.rows) for plan in plans}
+    sets = {set_of_generation(plan.set_name) for plan in plans}
     for file in shard_files(folder):
         seal = read_seal(file)
-        if seal is not None and seal["config_hash"] != config_hash:
+        if seal is None:
+            continue
+        known = set_of_generation(set_of(file)[0]) not in sets
+        known |= seal["manifest_sha256"] == planned.get(file.name)
+        if not known or seal["config_hash"] != config_hash:
             raise LabelgenError(
-                f"{folder} holds {file.name}, made with other settings, and no {RUN_FILE}; choose "
-                "another --out"
+                f"{folder} holds {file.name}, made of other videos or with other settings than are "
+                f"asked for, and no {RUN_FILE}; put a copy of it back, ask for what was made, or "
+                "choose another --out"
             )
 
 
@@ -241,7 +255,9 @@ def _record(settings: ExtractSettings, plans: Sequence[ShardPlan]) -> dict[str, 
 
 def _differences(prefix: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     differing = []
-    for key in sorted({*there, *now}):
+    methods = {there.get("method"), now.get("method")}
+    # Another method has other parameters, of which none need be told.
+    for key in ["method"] if len(methods) > 1 else sorted({*there, *now}):
         old, new = there.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             differing += _differences(f"{prefix}{key}.", old, new)
@@ -299,7 +315,7 @@ def find_shard_folder(path: Path) -> Path:
     LabelgenError
         If there is none, or there are several.
     """
-    if (path / RUN_FILE).is_file():
+    if (path / RUN_FILE).exists():
         return path
     if path.is_file():
         raise LabelgenError(f"{path} is a file; name the folder of shards that holds {RUN_FILE}")
@@ -308,6 +324,12 @@ def find_shard_folder(path: Path) -> Path:
         return below[0]
     if below:
         raise LabelgenError(f"{path} holds several shard folders; name one of {_listed(below)}")
+    lost = shard_files(path)
+    if lost:
+        raise LabelgenError(
+            f"{path} holds {count_text(len(lost), 'shard')} and no {RUN_FILE}; put a copy of it "
+            "back, or run the same extract command again"
+        )
     raise LabelgenError(
         f"{path} holds no shards ({RUN_FILE} is absent); make some with `labelgen extract --out`"
     )

@@ -177,6 +177,8 @@ def arrange(
         paths = {row.path for kept in parts.values() for row in kept or ()}
         left = [row for row in map(classes.numbered, rows) if row.path not in paths]
         whole, left = _with_lost(folder, run, parts, left, counted)
+        if add and run:
+            _check_elsewhere(folder, name, left, known, grows=bool(parts))
         generations += [Generation(part, kept) for part, kept in whole.items()]
         if left and parts and not add:
             raise LabelgenError(
@@ -185,7 +187,7 @@ def arrange(
             )
         if left:
             generations.append(Generation(_next_name(name, parts), counted(left)))
-    classes.tell(folder)
+            classes.tell(folder)
     return Arrangement(generations, dropped)
 
 
@@ -246,6 +248,39 @@ def _with_lost(
         )
     whole = {name: found if rows is None else rows for name, rows in parts.items()}
     return whole, [] if lost else left
+
+
+def _check_elsewhere(
+    folder: Path,
+    name: str,
+    left: Sequence[ManifestRow],
+    known: Mapping[str, _Rows | None],
+    *,
+    grows: bool,
+) -> None:
+    """Refuse to add a new set of videos that others hold; say so where a known set gets some.
+
+    Raises
+    ------
+    LabelgenError
+        If the set is new, as under a manifest of another name.
+    """
+    wanted = {row.path for row in left}
+    twice = {
+        set_of_generation(part): row.path
+        for part, rows in known.items()
+        for row in rows or ()
+        if set_of_generation(part) != name and row.path in wanted
+    }
+    if not twice:
+        return
+    of_set, path = next(iter(twice.items()))
+    if not grows:
+        raise LabelgenError(
+            f"{folder} holds {path} in {of_set}, and {name} would be a set beside it; give the "
+            "--name that the shards were made with, or leave --add away to make another set"
+        )
+    print(f"{path} is added to {name}, and {of_set} holds it too", file=sys.stderr)
 
 
 def _are(rows: Sequence[ManifestRow], name: str, run: Mapping[str, Any]) -> bool:
@@ -336,7 +371,7 @@ class _Classes:
         return number
 
     def tell(self, folder: Path) -> None:
-        """Say which numbers that were listed do not hold."""
+        """Say which numbers that were listed do not hold, once."""
         if not self._overruled:
             return
         (name, listed), *others = self._overruled.items()
@@ -346,3 +381,4 @@ class _Classes:
             f"{self._numbers[name]}, listed as {listed}{more}",
             file=sys.stderr,
         )
+        self._overruled.clear()

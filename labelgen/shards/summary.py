@@ -11,7 +11,7 @@ import numpy as np
 
 from labelgen.geometry import MAX_LEFT, MAX_TOP
 from labelgen.labels.table import LABELS
-from labelgen.progress import each, size_text
+from labelgen.progress import count_text, each, size_text
 from labelgen.shards.folder import FAILURES_FILE, find_shard_folder, planned_files, read_run
 from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import read_seal
@@ -62,8 +62,9 @@ def _set_line(name: str, files: Sequence[Path]) -> str:
     size = sum(seal["bytes"] for seal in seals)
     clips = sum(seal["clips"] for seal in seals)
     return (
-        f"{name}: {len(seals)} of {len(files)} shards sealed, "
-        f"{sum(seal['videos'] for seal in seals)} videos, {clips} clips, {size_text(size)}"
+        f"{name}: {len(seals)} of {count_text(len(files), 'shard')} sealed, "
+        f"{count_text(sum(seal['videos'] for seal in seals), 'video')}, "
+        f"{count_text(clips, 'clip')}, {size_text(size)}"
     )
 
 

@@ -89,7 +89,7 @@ def _shard_problems(file: Path, run: dict[str, Any]) -> Iterator[str]:
         yield f"has no seal {seal_of(file).name}; run the same extract command again"
         return
     except (OSError, ValueError, TypeError):
-        yield f"its seal {seal_of(file).name} is damaged; delete both and extract again"
+        yield f"its seal {seal_of(file).name} is damaged; run the same extract command again"
         return
     if seal["shard"] != file.name:
         yield f"its seal is that of {seal['shard']}"

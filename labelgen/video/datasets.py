@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +82,7 @@ class SplitFound(NamedTuple):
         line = f"{self.split.dataset} {self.split.split}: {len(self.rows)} of {expected} videos"
         if classes:
             of_classes = f" of {self.split.classes}" if self.split.classes >= 0 else ""
-            line += f", {len(classes)}{of_classes} classes"
+            line += f", {len(classes)}{of_classes} class{'' if len(classes) == 1 else 'es'}"
         if self.missing:
             line += f"; {count_text(len(self.missing), 'listed video')} not on disk"
         return line
@@ -141,8 +142,8 @@ def find_dataset(
 def _find_split(split: DatasetSplit, root: Path, lists: Path | None) -> SplitFound:
     if not root.is_dir():
         raise LabelgenError(
-            f"{split.dataset} is not at {root.absolute()}; get it from {split.source}, "
-            "then name its folder with --root (DATA_ROOT for make)"
+            f"there is no folder {root.absolute()}; name that of {split.dataset} ({split.source}) "
+            "with --root (DATA_ROOT for make)"
         )
     videos = root / split.folder if (root / split.folder).is_dir() else root
     listed = _LAYOUTS[split.layout](split, videos, _list_files(split, root, lists))
@@ -273,7 +274,8 @@ def write_dataset_manifest(
         with replacing(absent) as partial:
             partial.write_text("".join(f"{path}\n" for path in missing), encoding="utf-8")
         lines.append(f"{absent}: all listed videos that are not on disk")
-    lines.append(f"next: labelgen extract --manifest {output} --root {root} --out shards")
+    files = " ".join(shlex.quote(str(path)) for path in ("--manifest", output, "--root", root))
+    lines.append(f"next: labelgen extract {files} --out shards")
     return lines
 
 

@@ -155,7 +155,8 @@ def test_ones_own_videos_from_labels_to_a_backbone(labelled, my_videos):
         code, seen = on_a_terminal(command, clone, **variables)
         assert code == 0, f"{line}\n{seen}"
         assert "Traceback" not in seen
-    assert (clone / "shards" / "folder" / "run.json").exists()
+    assert (clone / "shards" / "videos" / "run.json").exists()
+    assert (clone / "runs" / "videos" / "best.pt").exists()
     assert not (my_videos / "bikes.mp4").exists()
     code, seen = on_a_terminal(f"{sys.executable} -c {shlex.quote(LOAD)}", clone)
     assert code == 0, seen

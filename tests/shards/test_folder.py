@@ -13,6 +13,7 @@ from extraction import digests, extract, failures
 
 from labelgen.errors import LabelgenError
 from labelgen.files import partial_name
+from labelgen.flow.methods import flow_settings
 from labelgen.shards import folder as folder_module
 from labelgen.shards.folder import find_shard_folder, locked
 from labelgen.shards.verify import find_problems
@@ -137,7 +138,7 @@ def test_shards_whose_run_record_is_gone_are_not_written_over(videos, tmp_path):
     extract(videos, tmp_path / "s")
     (tmp_path / "s" / "run.json").unlink()
     before = digests(tmp_path / "s")
-    with pytest.raises(LabelgenError, match=r"made with other settings, and no run.json"):
+    with pytest.raises(LabelgenError, match=r"other settings than are asked for, and no run\.json"):
         extract(videos, tmp_path / "s", crops="center")
     assert digests(tmp_path / "s") == before
     assert extract(videos, tmp_path / "s").shards == 0  # the same settings write it again
@@ -153,3 +154,38 @@ def test_a_line_break_in_a_name_is_a_letter(videos, tmp_path):
     assert extract(videos, tmp_path / "s").shards == 0
     assert "bad\r0.avi" in failures(tmp_path / "s")
     assert find_problems(tmp_path / "s")[1] == []
+
+
+def test_a_grown_folder_whose_run_record_is_gone_is_left_alone(videos, tmp_path):
+    out = tmp_path / "s"
+    extract(videos, out)
+    shutil.copy(videos / "walk" / "c.avi", videos / "d.avi")
+    extract(videos, out, add=True)
+    (out / "run.json").unlink()
+    before = digests(out)
+    for add in (False, True):
+        with pytest.raises(LabelgenError, match=r"and no run\.json; put a copy of it back"):
+            extract(videos, out, add=add)
+    with pytest.raises(LabelgenError, match=r"holds 3 shards and no run\.json; put a copy"):
+        find_problems(out)
+    assert digests(out) == before
+
+
+def test_another_method_is_told_without_its_parameters(videos, tmp_path):
+    extract(videos, tmp_path / "s")
+    with pytest.raises(LabelgenError) as raised:
+        extract(videos, tmp_path / "s", flow=flow_settings("dis", {}))
+    assert str(raised.value).endswith("Differing (there, now): flow.method (farneback, dis)")
+
+
+def test_a_folder_that_is_a_link_to_nothing_is_named(videos, tmp_path):
+    (tmp_path / "s").symlink_to(tmp_path / "gone")
+    with pytest.raises(LabelgenError, match="s is a link to nothing; make the folder"):
+        extract(videos, tmp_path / "s")
+
+
+def test_a_run_record_that_is_a_folder_is_damaged_for_all(videos, tmp_path):
+    (tmp_path / "s" / "run.json").mkdir(parents=True)
+    for work in (find_problems, lambda folder: extract(videos, folder)):
+        with pytest.raises(LabelgenError, match=r"run\.json is damaged or is no run record"):
+            work(tmp_path / "s")

@@ -415,3 +415,35 @@ def test_real_videos_grow_in_three_generations_and_train(shared, tmp_path):
     torch.set_num_threads(1)
     recipe = replace(RECIPES["small"], width=0.03, batch=4, epochs=1)
     loop.learn(PretrainJob(str(out), "0.2", recipe), tmp_path / "run", machine=Machine("cpu"))
+
+
+def test_videos_of_a_renamed_manifest_are_not_added_as_another_set(videos, tmp_path):
+    rows = [ManifestRow("run/a.avi", "run", 0), ManifestRow("run/b.avi", "run", 0)]
+    for name, end in (("small", 1), ("bigger", 2)):
+        write_manifest(rows[:end], tmp_path / f"{name}.csv")
+    out = tmp_path / "s"
+    extract(videos, out, manifest=tmp_path / "small.csv")
+    with pytest.raises(LabelgenError, match=r"holds run/a\.avi in small, .* give the --name"):
+        extract(videos, out, manifest=tmp_path / "bigger.csv", add=True)
+    extract(videos, out, manifest=tmp_path / "bigger.csv", add=True, name="small")
+    assert sorted(read_run(out)["plan"]) == ["small", "small+1"]
+
+
+def test_a_video_that_another_split_holds_is_told(videos, tmp_path, capsys):
+    paths = ("run/a.avi", "run/b.avi", "walk/c.avi")
+    rows = [ManifestRow(path, "x", 0, split) for path, split in zip(paths, "aab", strict=True)]
+    out, file = tmp_path / "s", tmp_path / "m.csv"
+    write_manifest(rows, file)
+    extract(videos, out, manifest=file)
+    write_manifest([*rows, ManifestRow("run/a.avi", "x", 0, "b")], file)
+    extract(videos, out, manifest=file, add=True)
+    assert "run/a.avi is added to m-b, and m-a holds it too" in capsys.readouterr().err
+
+
+def test_class_numbers_that_do_not_hold_are_told_when_something_is_made(videos, tmp_path, capsys):
+    extract(videos, tmp_path / "s")
+    add_video(videos, "climb/a.avi")
+    extract(videos, tmp_path / "s", add=True)
+    assert "a class keeps the number that it had first" in capsys.readouterr().err
+    extract(videos, tmp_path / "s")
+    assert "a class keeps" not in capsys.readouterr().err

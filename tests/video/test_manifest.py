@@ -229,7 +229,9 @@ def test_mistakes(tmp_path):
         find_dataset("ufc101", root=tmp_path)
     with pytest.raises(LabelgenError, match="no split 'train4'; it has train1"):
         find_dataset("ucf101", root=tmp_path, splits=["train4"])
-    with pytest.raises(LabelgenError, match="ucf101 is not at .*nowhere; get it from https"):
+    with pytest.raises(
+        LabelgenError, match="there is no folder .*nowhere; name that of ucf101 .https"
+    ):
         find_dataset("ucf101", root=tmp_path / "nowhere")
     with pytest.raises(LabelgenError, match=r"trainlist01.txt .* is not in .*; get it from https"):
         find_dataset("ucf101", root=tmp_path)

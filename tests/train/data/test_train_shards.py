@@ -87,7 +87,7 @@ MISTAKES = {
     "mixed": (other_settings, "other settings"),
     "stray": (stray, "mixes extractions: toy-00007-of-00009.h5"),
     "cut short": (cut_short, r"not of their seal's size \(first: toy-00000"),
-    "no run": (lambda f: (f / "run.json").unlink(), "holds no shards"),
+    "no run": (lambda f: (f / "run.json").unlink(), "shards? and no run.json; put a copy"),
     "bad json": (lambda f: (f / "run.json").write_text("{"), "run.json is damaged"),
     "future": (lambda f: change(f / "run.json", format_version=99), "format version 99"),
     "miscounted": (lambda f: change(f / "toy-00000-of-00002.json", clips=3), "seal says 3"),
