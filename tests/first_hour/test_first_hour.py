@@ -92,7 +92,7 @@ def labelled(clone):
 def test_make_labels_says_what_it_does_and_what_comes_next(labelled):
     _, seen = labelled
     assert re.search(r"4 videos, about \d+ clips, in \d shards in shards/demo; \d to make", seen)
-    assert "time that decoding and writing take" in seen
+    assert "what decoding and writing take" in seen
     assert "next: labelgen inspect shards/demo" in seen
     assert "0 problems" in seen
     assert "Traceback" not in seen
