@@ -66,7 +66,7 @@ demo: labels-demo $(VENV)/.train  ## labels, a short pretrain, and its curve as 
 	$(BIN)/train curve runs/demo-short -o runs/demo-short/curve.png
 
 test: $(VENV)/.test  ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_FLAGS)
 
 lint: $(VENV)/.test  ## check style and types
 	$(BIN)/ruff check .

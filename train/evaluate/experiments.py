@@ -196,7 +196,7 @@ def retrieve(
         chance = retrieval.chance_at(*names, ks=KS)
         return Outcome(
             {f"R@{k}": value * share for k, value in recall.items()},
-            {f"R@{k}": value for k, value in chance.items()},
+            {f"R@{k}": value * share for k, value in chance.items()},
             {
                 name: f.record["shards"]
                 for name, f in zip(("queries", "gallery"), both, strict=True)

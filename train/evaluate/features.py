@@ -110,9 +110,10 @@ def extract(
         No such layer, `output` holds something else, or a clip cannot be read.
     """
     shards = open_shards(labels, labels=False)
+    bf16 = use_bf16(choose_device(machine.device), machine.precision)
     record = {
         "weights": weights.digest(), "shards": shards.content, "layer": protocol.layer,
-        "rows": rows, "clips": protocol.clips,
+        "rows": rows, "clips": protocol.clips, "precision": "bf16" if bf16 else "fp32",
     }  # fmt: skip
     if output.exists():
         found = read_features(output)

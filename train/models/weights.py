@@ -195,8 +195,13 @@ def _of_torchvision(path: Path) -> Weights | None:
 
 def _weights(name: str, content: dict[str, Any], recipe: dict[str, Any], classes: Any) -> Weights:
     kind = FinetuneRecipe if "dropout" in recipe else PretrainRecipe
+    try:
+        known = kind.from_dict(recipe)
+    except (TrainError, TypeError, AttributeError) as error:  # of a newer program, or of none
+        reason = str(error).rstrip(".")
+        raise TrainError(f"{name} holds a recipe unknown to this program ({reason}).") from None
     backbone, head = _part(content, "backbone"), _part(content, "head")
-    return Weights(name, kind.from_dict(recipe), backbone, head, tuple(classes))
+    return Weights(name, known, backbone, head, tuple(classes))
 
 
 def _part(content: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
