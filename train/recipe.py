@@ -98,8 +98,12 @@ class Recipe:
 
     def network(self) -> dict[str, Any]:
         """Return what decides the shape and the input of the backbone, for `make_backbone`."""
-        fields = ("batch_norm", "pixels", "width")
-        return {"name": self.backbone, **{field: getattr(self, field) for field in fields}}
+        return {
+            "name": self.backbone,
+            "batch_norm": self.batch_norm or self.backbone != "c3d",
+            "pixels": self.pixels,
+            "width": self.width,
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""

@@ -37,7 +37,7 @@ class Backbone(nn.Module):
     def scaled(self, clips: torch.Tensor) -> torch.Tensor:
         """(B, 16, 112, 112, 3) uint8 RGB -> (B, 3, 16, 112, 112) float32."""
         # Pixels stand last in memory, so this view is already in channels_last_3d order.
-        x = clips.permute(0, 4, 1, 2, 3).float()
+        x = clips.permute(0, 4, 1, 2, 3).to(torch.float32, copy=True)
         shift, scale = (
             v.to(x.device) if torch.is_tensor(v) else v for v in (self._shift, self._scale)
         )
