@@ -16,7 +16,7 @@ import click
 import labelgen
 from labelgen.errors import LabelgenError
 from train import NonFiniteError, StoppedError, TrainError
-from train.evaluate.protocols import AVERAGES, PROTOCOLS
+from train.evaluate.protocols import AVERAGES, PROTOCOLS, Protocol
 from train.recipe import (
     BACKBONES,
     FINETUNE_RECIPES,
@@ -39,6 +39,7 @@ from train.state import (
 
 if TYPE_CHECKING:
     from train.device import Machine
+    from train.evaluate.result import Trial
     from train.job import Job
 
 labels_option = click.option(
@@ -358,20 +359,26 @@ def _layer_option(default: str) -> Callable[[Any], Any]:
     )
 
 
-def _evaluated(options: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """Turn the options of an evaluation into what the experiments take."""
+def _trial(runs: tuple[str, ...], out: Path, options: dict[str, Any], **changes: Any) -> Trial:
+    """Take the options that every evaluation has out of all."""
+    from train.evaluate.result import Trial
+
     name, clips = options.pop("protocol_name"), options.pop("clips")
+    protocol = _protocol(name, clips=clips, **changes)
+    machine = {name: options.pop(name) for name in ("device", "workers", "precision")}
+    return Trial(
+        runs, out, protocol, _machine(**machine), seeds=options.pop("seeds"),
+        scratch=options.pop("scratch"),
+    )  # fmt: skip
+
+
+def _protocol(name: str, *, clips: str | None, **changes: Any) -> Protocol:
     if clips is not None:
         if clips != "all" and not (clips.isdecimal() and int(clips)):
             raise TrainError(f"--clips takes a number from 1 on, or all, not {clips!r}.")
         changes["clips"] = 0 if clips == "all" else int(clips)
     given = {key: value for key, value in changes.items() if value is not None}
-    machine = {name: options.pop(name) for name in ("device", "workers", "precision")}
-    return {
-        **options,
-        "protocol": replace(PROTOCOLS[name], **given),
-        "machine": _machine(**machine),
-    }
+    return replace(PROTOCOLS[name], **given)
 
 
 def _tell(result: dict[str, Any], out: Path) -> None:
@@ -399,7 +406,8 @@ def evaluate(
     """
     from train.evaluate import experiments
 
-    _tell(experiments.classify(runs, labels, out, **_evaluated(options, average=average)), out)
+    trial = _trial(runs, out, options, average=average)
+    _tell(experiments.classify(trial, labels), out)
 
 
 @cli.command()
@@ -430,6 +438,7 @@ def features(
     output: Path,
     layer: str,
     rows: str,
+    clips: str,
     seed: int | None,
     batch: int,
     **options: Any,
@@ -440,8 +449,10 @@ def features(
 
     weights = read_weights(run)
     weights = weights if seed is None else weights.randomised(seed)
-    told = _evaluated({"protocol_name": "ours", **options}, layer=layer)
-    found = extract(weights, labels, output, rows=rows, batch=batch, **told)
+    found = extract(
+        weights, labels, output, protocol=_protocol("ours", clips=clips, layer=layer),
+        machine=_machine(**options), rows=rows, batch=batch,
+    )  # fmt: skip
     count, width = found.values.shape
     print(f"{output}: {count} rows of {width} features", file=sys.stderr)
 
@@ -460,8 +471,8 @@ def retrieve(
     """Look up videos by their features: how often one of the class is among the k nearest."""
     from train.evaluate import experiments
 
-    told = _evaluated(options, layer=layer)
-    _tell(experiments.retrieve(runs, queries, gallery, out, **told), out)
+    trial = _trial(runs, out, options, layer=layer)
+    _tell(experiments.retrieve(trial, queries=queries, gallery=gallery), out)
 
 
 svm_option = click.option(
@@ -492,8 +503,8 @@ def similarity(
     """Tell whether two videos show the same action (ASLAN): 12 measures, 10 folds, a linear SVM."""
     from train.evaluate import experiments
 
-    told = _evaluated(options, layer=layer)
-    _tell(experiments.tell_similar(runs, labels, pairs, out, **told), out)
+    trial = _trial(runs, out, options, layer=layer)
+    _tell(experiments.tell_similar(trial, labels, pairs=pairs, **options), out)
 
 
 @cli.command()
@@ -508,8 +519,8 @@ def scenes(runs: tuple[str, ...], labels: str, out: Path, layer: str, **options:
     """Tell classes of videos by a linear SVM on features (YUPENN), each video left out once."""
     from train.evaluate import experiments
 
-    told = _evaluated(options, layer=layer)
-    _tell(experiments.recognise_scenes(runs, labels, out, **told), out)
+    trial = _trial(runs, out, options, layer=layer)
+    _tell(experiments.recognise_scenes(trial, labels, **options), out)
 
 
 @cli.command()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from labelgen.files import replacing
+from labelgen.progress import count_text
 from train import TrainError
 from train.log import read_log
 
@@ -104,7 +105,7 @@ def _caption(record: dict[str, Any], *, labels: bool) -> str:
         lines.append("Nothing was held out: this does not show what is learnt of other clips.")
     elif held["clips"] < FEW:
         lines.append(
-            f"Only {held['clips']} clips are held out: this shows that everything runs, not what "
-            "is learnt. docs/learning.md has a curve that does."
+            f"Held out: only {count_text(held['clips'], 'clip')}, which shows that everything runs, "
+            "not what is learnt. docs/learning.md has a curve that does."
         )
     return "\n".join(lines)

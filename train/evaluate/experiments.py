@@ -26,8 +26,7 @@ from train.data.split import group_of
 from train.device import Machine
 from train.evaluate import accuracy, attention, retrieval, scenes, similarity
 from train.evaluate.features import Features, extract, stream, unit
-from train.evaluate.protocols import Protocol
-from train.evaluate.result import Outcome, measured
+from train.evaluate.result import Outcome, Trial, measured
 from train.models.weights import Weights, read_weights
 
 KS = (1, 5, 10, 20, 50)
@@ -35,32 +34,15 @@ _SHOWN = 6  # queries in a picture
 _ACROSS = 6  # pictures in a row of it
 
 
-def classify(
-    runs: Sequence[str],
-    labels: str,
-    out: Path,
-    *,
-    protocol: Protocol,
-    machine: Machine,
-    seeds: int = 1,
-    scratch: Sequence[str] = (),
-) -> dict[str, Any]:
+def classify(trial: Trial, labels: str) -> dict[str, Any]:
     """Measure action recognition (Sec. 4.3): accuracy of fine-tuned networks on clips and videos.
 
     Parameters
     ----------
-    runs : sequence of str
-        Fine-tuned networks, as for `read_weights`: repetitions by different seeds.
+    trial : Trial
+        Of fine-tuned networks. Its folder gets accuracies per class, confusion matrices, logits.
     labels : str
         Shards of the videos to classify.
-    out : path
-        Folder for the result, accuracies per class, confusion matrices and logits.
-    protocol : Protocol
-    machine : Machine
-    seeds : int, optional
-        Networks of random weights to stand beside.
-    scratch : sequence of str, optional
-        Networks trained alike without pre-training.
 
     Returns
     -------
@@ -72,21 +54,22 @@ def classify(
     TrainError
         A network without a classifier, or shards with classes it does not know.
     """
-    protocol = replace(protocol, layer="logits")
+    trial = replace(trial, protocol=replace(trial.protocol, layer="logits"))
 
     def measure(weights: Weights, folder: Path) -> Outcome:
         if not weights.classes:
             raise TrainError(f"{weights.name} has no classifier; `train finetune` makes one.")
-        clips = extract(
-            weights, labels, folder / "logits.h5", protocol=protocol, machine=machine, rows="clip"
-        )
+        clips = _features(trial, weights, labels, folder / "logits.h5", rows="clip")
         paths, videos = _numbered(clips.paths)
         known = dict(zip(clips.paths, clips.class_names, strict=True))
         lost = clips.without_clips
         recognition = accuracy.recognise(
-            clips.values, videos, classes=_known([known[p] for p in paths], weights, labels),
-            without_clips=_known(list(lost.values()), weights, labels), average=protocol.average,
-        )  # fmt: skip
+            clips.values,
+            videos,
+            classes=_known([known[path] for path in paths], weights, labels),
+            without_clips=_known(list(lost.values()), weights, labels),
+            average=trial.protocol.average,
+        )
         notes = _lost(lost)
         if weights.shards == clips.record["shards"]:
             notes.append("The network was trained on these very shards.")
@@ -102,14 +85,15 @@ def classify(
         chance = {name: recognition.chance[int(name[-1])] for name in figures}
         return Outcome(figures, chance, {"labels": clips.record["shards"]}, notes)
 
-    return measured(
-        "evaluate", _read(runs), measure, out=out, protocol=protocol, seeds=seeds,
-        scratch=_read(scratch),
-    )  # fmt: skip
+    return measured("evaluate", trial, measure)
 
 
-def _read(sources: Sequence[str]) -> list[Weights]:
-    return [read_weights(source) for source in sources]
+def _features(
+    trial: Trial, weights: Weights, labels: str, output: Path, *, rows: str = "video"
+) -> Features:
+    return extract(
+        weights, labels, output, protocol=trial.protocol, machine=trial.machine, rows=rows
+    )
 
 
 def _numbered(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -138,32 +122,21 @@ def _lost(without_clips: dict[str, str]) -> list[str]:
     ]
 
 
-def retrieve(
-    runs: Sequence[str],
-    queries: str,
-    gallery: str,
-    out: Path,
-    *,
-    protocol: Protocol,
-    machine: Machine,
-    seeds: int = 1,
-    scratch: Sequence[str] = (),
-) -> dict[str, Any]:
+def retrieve(trial: Trial, *, queries: str, gallery: str) -> dict[str, Any]:
     """Measure video retrieval: whether a video of a query's class is among the k nearest.
 
     Parameters
     ----------
-    runs, protocol, machine, seeds, scratch
-        As for `classify`; any weights will do.
+    trial : Trial
+        Its folder gets features, nearest neighbours as CSV and some as a picture.
     queries, gallery : str
         Shards: test videos, and training videos that are searched.
-    out : path
-        Folder for the result, features, nearest neighbours as CSV and some as a picture.
     """
+    protocol = trial.protocol
 
     def measure(weights: Weights, folder: Path) -> Outcome:
         both = [
-            extract(weights, labels, folder / f"{name}.h5", protocol=protocol, machine=machine)
+            _features(trial, weights, labels, folder / f"{name}.h5")
             for name, labels in (("queries", queries), ("gallery", gallery))
         ]
         asked, searched = (
@@ -204,11 +177,10 @@ def retrieve(
             notes,
         )
 
-    result = measured(
-        "retrieve", _read(runs), measure, out=out, protocol=protocol, seeds=seeds,
-        scratch=_read(scratch),
-    )  # fmt: skip
-    _draw_neighbours(out / "run-0", out / "neighbours.png", queries=queries, gallery=gallery)
+    result = measured("retrieve", trial, measure)
+    _draw_neighbours(
+        trial.out / "run-0", trial.out / "neighbours.png", queries=queries, gallery=gallery
+    )
     return result
 
 
@@ -219,39 +191,24 @@ def _first(features: Features, count: int) -> Features:
     )  # fmt: skip
 
 
-def tell_similar(
-    runs: Sequence[str],
-    labels: str,
-    pairs: Path,
-    out: Path,
-    *,
-    protocol: Protocol,
-    machine: Machine,
-    c: float = 1.0,
-    seeds: int = 1,
-    scratch: Sequence[str] = (),
-) -> dict[str, Any]:
+def tell_similar(trial: Trial, labels: str, *, pairs: Path, c: float = 1.0) -> dict[str, Any]:
     """Measure action similarity (Sec. 4.4, ASLAN): whether two videos show the same action.
 
     Parameters
     ----------
-    runs, protocol, machine, seeds, scratch
-        As for `classify`; any weights will do.
+    trial : Trial
+        Its folder gets features, and accuracies per fold.
     labels : str
         Shards of all videos of the pairs, with a clip every 8 frames as in the paper.
     pairs : path
         ``View2.mat``, or a CSV, as for `similarity.read_pairs`.
-    out : path
-        Folder for the result, features, and accuracies per fold.
     c : float, optional
         Of the SVMs.
     """
     asked = similarity.read_pairs(pairs)
 
     def measure(weights: Weights, folder: Path) -> Outcome:
-        features = extract(
-            weights, labels, folder / "features.h5", protocol=protocol, machine=machine
-        )
+        features = _features(trial, weights, labels, folder / "features.h5")
         rows = similarity.pair_rows(asked, features.paths)
         values = unit(features.values)
         measures = similarity.measures(values[rows[:, 0]], values[rows[:, 1]])
@@ -265,10 +222,7 @@ def tell_similar(
             [f"standard error over {len(found.accuracies)} folds: {found.standard_error:.2%}"],
         )
 
-    return measured(
-        "similarity", _read(runs), measure, out=out, protocol=protocol, seeds=seeds,
-        scratch=_read(scratch),
-    )  # fmt: skip
+    return measured("similarity", trial, measure)
 
 
 def _hash_of(file: Path) -> str:
@@ -276,23 +230,18 @@ def _hash_of(file: Path) -> str:
 
 
 def recognise_scenes(
-    runs: Sequence[str],
+    trial: Trial,
     labels: str,
-    out: Path,
     *,
-    protocol: Protocol,
-    machine: Machine,
     c: float = 1.0,
     folds: int | None = None,
     group_by: str | None = None,
-    seeds: int = 1,
-    scratch: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure scene recognition (Sec. 4.5, YUPENN) by a linear SVM, leaving videos out in turn.
 
     Parameters
     ----------
-    runs, labels, out, protocol, machine, seeds, scratch
+    trial, labels
         As for `tell_similar`; any videos with classes will do.
     c : float, optional
         Of the SVMs.
@@ -303,9 +252,7 @@ def recognise_scenes(
     """
 
     def measure(weights: Weights, folder: Path) -> Outcome:
-        features = extract(
-            weights, labels, folder / "features.h5", protocol=protocol, machine=machine
-        )
+        features = _features(trial, weights, labels, folder / "features.h5")
         names, classes = _numbered(features.class_names)
         if "" in names:
             raise TrainError(
@@ -323,10 +270,7 @@ def recognise_scenes(
             {"labels": features.record["shards"]}, _lost(features.without_clips),
         )  # fmt: skip
 
-    return measured(
-        "scenes", _read(runs), measure, out=out, protocol=protocol, seeds=seeds,
-        scratch=_read(scratch),
-    )  # fmt: skip
+    return measured("scenes", trial, measure)
 
 
 def _groups(

@@ -10,14 +10,16 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import labelgen
 from labelgen.files import write_json
 from train import TrainError
+from train.device import Machine
 from train.evaluate.protocols import Protocol
-from train.models.weights import Weights
+from train.models.weights import Weights, read_weights
 
 RESULT_FILE = "result.json"
 FORMAT = "motion-appearance-result"
@@ -42,35 +44,45 @@ class Outcome(NamedTuple):
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Which networks are measured, and how.
+
+    Attributes
+    ----------
+    runs : sequence of str
+        As for `read_weights`: repetitions of one training by different seeds.
+    out : path
+        Folder for the result and for what it is made of.
+    protocol : Protocol
+    machine : Machine
+    seeds : int
+        Networks of random weights to stand beside.
+    scratch : sequence of str
+        Runs that were trained alike without pre-training, to stand beside.
+    """
+
+    runs: Sequence[str]
+    out: Path
+    protocol: Protocol
+    machine: Machine
+    seeds: int = 1
+    scratch: Sequence[str] = ()
+
+
 Measure = Callable[[Weights, Path], Outcome]
 
 
-def measured(
-    command: str,
-    runs: Sequence[Weights],
-    measure: Measure,
-    *,
-    out: Path,
-    protocol: Protocol,
-    seeds: int = 1,
-    scratch: Sequence[Weights] = (),
-) -> dict[str, Any]:
+def measured(command: str, trial: Trial, measure: Measure) -> dict[str, Any]:
     """Measure networks and their floors alike, and write ``result.json``.
 
     Parameters
     ----------
     command : str
         What is measured.
-    runs : sequence of Weights
-        Repetitions of one training by different seeds; their mean is the result.
+    trial : Trial
     measure : callable
         Takes weights and a folder for what it makes of them.
-    out : path
-    protocol : Protocol
-    seeds : int, optional
-        Networks of random weights.
-    scratch : sequence of Weights, optional
-        The same training without pre-training.
 
     Returns
     -------
@@ -81,15 +93,17 @@ def measured(
     Raises
     ------
     TrainError
-        Two runs are of the same weights, or it cannot be written.
+        There are no such weights, two runs are of the same, or the result cannot be written.
     """
+    runs, scratch = ([read_weights(run) for run in kind] for kind in (trial.runs, trial.scratch))
     names = {weights.digest(): weights.name for weights in runs}
     if len(names) < len(runs):
         raise TrainError(
             f"{len(runs)} runs hold only {len(names)} different networks (first: "
             f"{next(iter(names.values()))}); a repetition is a run with another seed."
         )
-    random = [runs[0].randomised(seed) for seed in range(seeds)]
+    random = [runs[0].randomised(seed) for seed in range(trial.seeds)]
+    out = trial.out
     outcomes = {
         kind: [measure(weights, out / f"{kind}-{number}") for number, weights in enumerate(several)]
         for kind, several in (("run", runs), ("random", random), ("scratch", scratch))
@@ -99,7 +113,7 @@ def measured(
         "format": FORMAT,
         "command": command,
         "version": labelgen.__version__,
-        "protocol": protocol.record(),
+        "protocol": trial.protocol.record(),
         "data": first.data,
         "weights": [{"name": w.name, "hash": w.digest()} for w in runs],
         "network": runs[0].recipe.network(),

@@ -14,8 +14,9 @@ from train_helpers import NAMES, classed_shards
 from labelgen.video.manifest import ManifestRow, write_manifest
 from train import TrainError, cli, loop
 from train.device import Machine
-from train.evaluate import experiments
+from train.evaluate import experiments, result
 from train.evaluate.protocols import PROTOCOLS
+from train.evaluate.result import Trial
 from train.job import FinetuneJob
 from train.recipe import FINETUNE_RECIPES
 
@@ -46,13 +47,13 @@ def fitted(classed, tmp_path_factory):
     return [str(out) for out in folders]
 
 
-def asked(*, out, **protocol):
-    return {"out": out, "protocol": replace(PROTOCOLS["ours"], **protocol), "machine": CPU}
+def trial(runs, out, **options):
+    return Trial(runs, out, PROTOCOLS["ours"], CPU, **options)
 
 
 def test_what_is_known_by_heart_is_recognised(classed, fitted, tmp_path):
-    result = experiments.classify(fitted, str(classed), **asked(out=tmp_path), seeds=3)
-    figures = result["figures"]
+    found = experiments.classify(trial(fitted, tmp_path, seeds=3), str(classed))
+    figures = found["figures"]
     assert list(figures) == ["video top-1", "clip top-1"]
     for figure in figures.values():
         assert figure["values"] == [1, 1]
@@ -72,22 +73,24 @@ def test_what_is_known_by_heart_is_recognised(classed, fitted, tmp_path):
 def test_classes_that_the_network_does_not_know_are_named(fitted, tmp_path):
     other = classed_shards(tmp_path / "s", 4, names=("dark", "blue"))
     with pytest.raises(TrainError, match=r"1 classes that .* was not trained on \(first: blue\)"):
-        experiments.classify(fitted, str(other), **asked(out=tmp_path / "out"))
+        experiments.classify(trial(fitted, tmp_path / "out"), str(other))
 
 
 def test_a_backbone_alone_classifies_nothing(classed, fitted, tmp_path, monkeypatch):
     bare = replace(experiments.read_weights(fitted[0]), classes=(), head={})
-    monkeypatch.setattr(experiments, "read_weights", lambda _: bare)
+    monkeypatch.setattr(result, "read_weights", lambda _: bare)
     with pytest.raises(TrainError, match="has no classifier; `train finetune` makes one"):
-        experiments.classify(["x"], str(classed), **asked(out=tmp_path))
+        experiments.classify(trial(["x"], tmp_path), str(classed))
 
 
 def test_videos_are_found_by_their_class(classed, fitted, tmp_path):
     gallery = classed_shards(tmp_path / "gallery", 24, seed=5)
-    result = experiments.retrieve(fitted[:1], str(classed), str(gallery), **asked(out=tmp_path))
-    assert result["figures"]["R@1"]["values"] == [1]
-    assert result["figures"]["R@1"]["chance"] == 0.5
-    assert list(result["figures"]) == ["R@1", "R@5", "R@10"]  # of 12 videos
+    found = experiments.retrieve(
+        trial(fitted[:1], tmp_path), queries=str(classed), gallery=str(gallery)
+    )
+    assert found["figures"]["R@1"]["values"] == [1]
+    assert found["figures"]["R@1"]["chance"] == 0.5
+    assert list(found["figures"]) == ["R@1", "R@5", "R@10"]  # of 12 videos
     with (tmp_path / "run-0" / "neighbours.csv").open(newline="") as stream:
         nearest = [row for row in csv.DictReader(stream) if row["rank"] == "1"]
     assert len(nearest) == 8
@@ -96,13 +99,13 @@ def test_videos_are_found_by_their_class(classed, fitted, tmp_path):
 
 
 def test_scenes_and_pairs_are_told_apart(classed, fitted, tmp_path):
-    told = asked(out=tmp_path / "scenes")
-    result = experiments.recognise_scenes(fitted[:1], str(classed), **told)
-    assert result["figures"]["accuracy"]["values"] == [1]
+    scenes = trial(fitted[:1], tmp_path / "scenes")
+    found = experiments.recognise_scenes(scenes, str(classed))
+    assert found["figures"]["accuracy"]["values"] == [1]
     lines = (tmp_path / "scenes" / "run-0" / "predictions.csv").read_text().splitlines()
     assert lines[:2] == ["path,class,said", "0000.avi,dark,dark"]
     with pytest.raises(TrainError, match="Give --folds or --group-by, not both"):
-        experiments.recognise_scenes(fitted[:1], str(classed), **told, folds=2, group_by="x")
+        experiments.recognise_scenes(scenes, str(classed), folds=2, group_by="x")
     pairs = tmp_path / "pairs.csv"
     rows = [
         f"{one:04d},{other:04d},{int(one % 2 == other % 2)},{(one + other) % 2}"
@@ -113,7 +116,7 @@ def test_scenes_and_pairs_are_told_apart(classed, fitted, tmp_path):
     rows = [f"{row.rsplit(',', 1)[0]},{number % 2}" for number, row in enumerate(rows)]
     pairs.write_text("first,second,same,fold\n" + "\n".join(rows) + "\n")
     found = experiments.tell_similar(
-        fitted[:1], str(classed), pairs, **asked(out=tmp_path / "similarity")
+        trial(fitted[:1], tmp_path / "similarity"), str(classed), pairs=pairs
     )
     assert found["figures"]["accuracy"]["values"][0] > 0.9
     assert json.loads((tmp_path / "similarity" / "run-0" / "folds.json").read_text())["c"] == 1
@@ -206,10 +209,10 @@ def test_videos_that_give_no_clip_count_as_wrong_and_are_named(fitted, tmp_path)
     rows = [ManifestRow(f"{name}.avi", name.split("/")[0], 0) for name in names]
     write_manifest(rows, tmp_path / "m.csv")
     extract(root, tmp_path / "s", manifest=tmp_path / "m.csv", labels=False)
-    result = experiments.classify(fitted[:1], str(tmp_path / "s"), **asked(out=tmp_path / "out"))
-    assert result["figures"]["video top-1"]["values"] == [0.5]
-    assert result["figures"]["clip top-1"]["values"] == [1]
-    assert "bright/cut.avi, dark/short.avi" in result["notes"][0]
+    found = experiments.classify(trial(fitted[:1], tmp_path / "out"), str(tmp_path / "s"))
+    assert found["figures"]["video top-1"]["values"] == [0.5]
+    assert found["figures"]["clip top-1"]["values"] == [1]
+    assert "bright/cut.avi, dark/short.avi" in found["notes"][0]
 
 
 def test_attention_is_drawn_beside_motion_boundaries(fitted, videos, tmp_path):
@@ -245,17 +248,18 @@ def test_protocols_give_different_numbers_on_real_features(shared, tmp_path):
     recipe = PretrainRecipe(width=0.03, init="kaiming", pixels="centred")
     drawn = Weights("toy", recipe, {}, {}).randomised(0)
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(experiments, "read_weights", lambda _: drawn)
+    monkey.setattr(result, "read_weights", lambda _: drawn)
     found = {}
     for name, protocol in PROTOCOLS.items():
         found[name] = experiments.retrieve(
-            ["x"], str(tmp_path / "queries"), str(tmp_path / "gallery"), tmp_path / name,
-            protocol=protocol, machine=CPU,
-        )  # fmt: skip
+            Trial(["x"], tmp_path / name, protocol, CPU),
+            queries=str(tmp_path / "queries"),
+            gallery=str(tmp_path / "gallery"),
+        )
     monkey.undo()
-    hashes = {result["protocol"]["hash"] for result in found.values()}
+    hashes = {one["protocol"]["hash"] for one in found.values()}
     assert len(hashes) == 3
-    numbers = {name: result["figures"]["R@1"]["mean"] for name, result in found.items()}
+    numbers = {name: one["figures"]["R@1"]["mean"] for name, one in found.items()}
     assert len(set(numbers.values())) == 3, numbers
     # Of 11 queries vcop drops 3, and says so; nothing else is lost.
     assert found["vcop"]["notes"] == ["3 queries fill no batch of 8 and are dropped."]

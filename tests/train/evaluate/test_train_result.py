@@ -7,8 +7,10 @@ import math
 import pytest
 
 from train import TrainError
+from train.device import Machine
+from train.evaluate import result as result_module
 from train.evaluate.protocols import PROTOCOLS
-from train.evaluate.result import Outcome, measured, read_result, table
+from train.evaluate.result import Outcome, Trial, measured, read_result, table
 from train.evaluate.tables import PAPER, put
 from train.models.weights import Weights
 from train.recipe import PretrainRecipe
@@ -27,11 +29,18 @@ def outcome_of(weights, folder):
     return Outcome(figures, {"total": 0.2, "other": 0.125}, {"labels": "abc"}, ["a note"])
 
 
+@pytest.fixture(autouse=True)
+def _toys_in_place_of_files(monkeypatch):
+    monkeypatch.setattr(result_module, "read_weights", lambda name: weights_of(int(name)))
+
+
+def trial_of(out, runs, **options):
+    return Trial([str(run) for run in runs], out, PROTOCOLS["ours"], Machine("cpu"), **options)
+
+
 def result_of(out, runs=3, seeds=2, scratch=1):
-    return measured(
-        "evaluate", [weights_of(n) for n in range(runs)], outcome_of, out=out,
-        protocol=PROTOCOLS["ours"], seeds=seeds, scratch=[weights_of(9)] * scratch,
-    )  # fmt: skip
+    trial = trial_of(out, range(runs), seeds=seeds, scratch=["9"] * scratch)
+    return measured("evaluate", trial, outcome_of)
 
 
 def test_means_and_standard_errors_by_hand(tmp_path):
@@ -46,9 +55,7 @@ def test_means_and_standard_errors_by_hand(tmp_path):
 
 def test_one_run_named_twice_is_no_repetition(tmp_path):
     with pytest.raises(TrainError, match=r"2 runs hold only 1 different networks \(first: run0\)"):
-        measured(
-            "evaluate", [weights_of(0)] * 2, outcome_of, out=tmp_path, protocol=PROTOCOLS["ours"]
-        )
+        measured("evaluate", trial_of(tmp_path, [0, 0]), outcome_of)
 
 
 def test_everything_that_decides_is_written(tmp_path):
