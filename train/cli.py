@@ -444,16 +444,15 @@ def features(
     **options: Any,
 ) -> None:
     """Write what a network makes of videos or clips to HDF5; a stopped command goes on."""
-    from train.evaluate.features import extract
+    from train.evaluate.features import compute
     from train.models.weights import read_weights
 
     weights = read_weights(run)
     weights = weights if seed is None else weights.randomised(seed)
-    found = extract(
+    count, width = compute(
         weights, labels, output, protocol=_protocol("ours", clips=clips, layer=layer),
         machine=_machine(**options), rows=rows, batch=batch,
     )  # fmt: skip
-    count, width = found.values.shape
     print(f"{output}: {count} rows of {width} features", file=sys.stderr)
 
 

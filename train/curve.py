@@ -105,7 +105,7 @@ def _caption(record: dict[str, Any], *, labels: bool) -> str:
         lines.append("Nothing was held out: this does not show what is learnt of other clips.")
     elif held["clips"] < FEW:
         lines.append(
-            f"Held out: only {count_text(held['clips'], 'clip')}, which shows that everything runs, "
-            "not what is learnt. docs/learning.md has a curve that does."
+            f"Held out: only {count_text(held['clips'], 'clip')}, which shows that everything "
+            "runs, not what is learnt. docs/learning.md has a curve that does."
         )
     return "\n".join(lines)

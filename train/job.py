@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,6 +40,8 @@ class Job(ABC):
     group_by: str | None
     labelled: bool
     """Whether the 27 labels are needed."""
+    least = 1
+    """Samples that each part of a batch needs."""
 
     def open_data(self) -> Data:
         """Open and check the shards; done on every rank."""
@@ -111,6 +114,11 @@ class FinetuneJob(Job):
     group_by: str | None = None
     labelled = False
 
+    @property
+    def least(self) -> int:  # type: ignore[override]
+        """Samples that each part of a batch needs: what is standardised over one is nothing."""
+        return 2 if self.recipe.freeze else 1
+
     @cached_property
     def _weights(self) -> Weights | None:
         return None if self.source == SCRATCH else read_weights(self.source)
@@ -124,7 +132,16 @@ class FinetuneJob(Job):
 
     def prepare(self, data: Data) -> dict[str, Any]:
         """Return the classes, in the order of their numbers."""
-        classes = checked_classes(videos_of(data.train), self.labels)
+        videos = videos_of(data.train)
+        classes = checked_classes(videos, self.labels)
+        learnt = videos.numbers(classes)[videos.of_clip[data.train_clips]]
+        unseen = sorted(set(range(len(classes))).difference(learnt.tolist()))
+        if unseen:
+            print(
+                f"{len(unseen)} of {len(classes)} classes have no clip to train on (first: "
+                f"{classes[unseen[0]]})",
+                file=sys.stderr,
+            )
         if data.held is not None and data.held is not data.train:
             unknown = set(checked_classes(videos_of(data.held), self.val)).difference(classes)
             if unknown:

@@ -76,6 +76,13 @@ class Run:
         )
         self.share = Share(ranks.rank, ranks.count, machine.accumulate)
         clips_per_step = recipe.batch // recipe.views
+        smallest = clips_per_step // (ranks.count * machine.accumulate) * recipe.views
+        if smallest < job.least:
+            raise TrainError(
+                f"--batch {recipe.batch} over {ranks.count} ranks and --accumulate "
+                f"{machine.accumulate} leaves {smallest} samples at a time, and this needs "
+                f"{job.least}; use a larger --batch."
+            )
         self.order = Order(data.train_clips, clips_per_step, seed=recipe.seed)
         answers, held = job.answers(data, self.prepared)
         dataset = ClipDataset(answers, held, seed=recipe.seed, views=recipe.views)

@@ -1,12 +1,13 @@
 # The paper's Tables 1 to 6, a target each: make table3 DATASET=ucf101 DATA_ROOT=/data/ucf101.
-# Every pre-training, fine-tuning and evaluation is made once, however many cells it serves; run
-# again to go on. TABLES collects the cells, the paper's number beside ours and the floors.
+# Every training is made once, however many cells it serves; run again to go on. Evaluations are
+# made each time, from features that are kept. TABLES collects the cells, the paper's number beside
+# ours and the floors. Trainings that other shards or flags are to change want other RUNS.
 
 TABLES  ?= tables/paper.csv
 RUNS    ?= runs/paper
 # Repetitions of each fine-tuning, and networks of random weights beside each result.
 SEEDS   ?= 1
-PRETRAIN_FLAGS ?=
+PRETRAIN_FLAGS ?= --val 0
 FINETUNE_FLAGS ?= --val 0
 EVALUATE_FLAGS ?= --protocol ours
 SMOKE   ?=
@@ -27,7 +28,6 @@ TASKS_pattern-2       := motion/rings
 TASKS_pattern-3       := motion/triangles
 TASKS_global          := motion/global
 TASKS_patterns        := motion/grid,motion/rings,motion/triangles
-TASKS_patterns+global := motion
 TASKS_appearance      := appearance
 TASKS_motion          := motion
 TASKS_joint           := motion,appearance
@@ -57,16 +57,19 @@ $(RUNS)/pretrain-$(1)/.done: | $(VENV)/.train $(if $(filter kinetics,$(1)),made-
 endef
 $(foreach start,$(STARTS),$(eval $(call pretraining,$(start))))
 
+seeds_of = $(addprefix $(RUNS)/finetune-$(1)/seed-,$(shell seq 0 $$(($(SEEDS) - 1))))
+
 # Arguments: dataset, start.
 define finetuning
-$(RUNS)/finetune-$(1)-$(2)/.done: $(if $(filter-out scratch,$(2)),$(RUNS)/pretrain-$(2)/.done) | $(VENV)/.train made-$(1)
+$(RUNS)/finetune-$(1)-$(2)/.done-$(SEEDS): $(if $(filter-out scratch,$(2)),$(RUNS)/pretrain-$(2)/.done) | $(VENV)/.train made-$(1)
 	$(BIN)/train finetune --labels "$(TRAIN_$(1))" --out $$(@D) --seeds $(SEEDS) \
 	    --init $(if $(filter scratch,$(2)),scratch,$(RUNS)/pretrain-$(2)) $(FINETUNE_FLAGS)
 	@touch $$@
 
-$(RUNS)/evaluate-$(1)-$(2)/result.json: $(RUNS)/finetune-$(1)-$(2)/.done $(RUNS)/finetune-$(1)-scratch/.done
-	$(BIN)/train evaluate $(RUNS)/finetune-$(1)-$(2)/seed-* --labels "$(TEST_$(1))" --out $$(@D) \
-	    $(if $(filter-out scratch,$(2)),$$(addprefix --scratch ,$$(wildcard $(RUNS)/finetune-$(1)-scratch/seed-*))) \
+.PHONY: evaluate-$(1)-$(2)
+evaluate-$(1)-$(2): $(RUNS)/finetune-$(1)-$(2)/.done-$(SEEDS) $(RUNS)/finetune-$(1)-scratch/.done-$(SEEDS)
+	$(BIN)/train evaluate $(call seeds_of,$(1)-$(2)) --labels "$(TEST_$(1))" --out $(RUNS)/$$@ \
+	    $(if $(filter-out scratch,$(2)),$(addprefix --scratch ,$(call seeds_of,$(1)-scratch))) \
 	    --seeds $(SEEDS) $(EVALUATE_FLAGS)
 endef
 $(foreach data,ucf101 hmdb51,$(foreach start,scratch $(STARTS),$(eval $(call finetuning,$(data),$(start)))))
@@ -78,38 +81,44 @@ start_of = $(word 2,$(subst :, ,$(1)))
 cell = $(BIN)/train cell $(1) --table $(2) --row $(3) --column $(4) -o $(TABLES) $(SMOKE) $(5)
 
 define recognition
-$(1): $$(foreach c,$$(call columns,$(1)),$$(foreach p,$$(CELLS_$(1)),$$(RUNS)/evaluate-$$(c)-$$(call start_of,$$(p))/result.json))
+$(1): $$(foreach c,$$(call columns,$(1)),$$(foreach p,$$(CELLS_$(1)),evaluate-$$(c)-$$(call start_of,$$(p))))
 	$$(foreach c,$$(call columns,$(1)),$$(foreach p,$$(CELLS_$(1)),$$(call cell,$$(RUNS)/evaluate-$$(c)-$$(call start_of,$$(p)),$(1:table%=%),$$(call row_of,$$(p)),$$(c)) &&)) true
 endef
 $(foreach t,table1 table2 table3 table4,$(eval $(call recognition,$(t))))
 
-SIMILARITY = $(BIN)/train similarity $(1) --labels "$(SHARDS_aslan)" --pairs "$(PAIRS_aslan)" --out $(@D) --seeds $(SEEDS)
+SIMILARITY = $(BIN)/train similarity $(1) --labels "$(SHARDS_aslan)" --pairs "$(PAIRS_aslan)" --out $(RUNS)/$@ --seeds $(SEEDS)
 
-$(RUNS)/similarity-self-supervised/result.json: $(RUNS)/pretrain-joint/.done
+.PHONY: similarity-self-supervised similarity-scratch similarity-fine-tuned scenes
+similarity-self-supervised: $(RUNS)/pretrain-joint/.done
 	$(call SIMILARITY,$(RUNS)/pretrain-joint)
 
-$(RUNS)/similarity-scratch/result.json: $(RUNS)/finetune-ucf101-scratch/.done
-	$(call SIMILARITY,$(RUNS)/finetune-ucf101-scratch/seed-*)
+similarity-scratch: $(RUNS)/finetune-ucf101-scratch/.done-$(SEEDS)
+	$(call SIMILARITY,$(call seeds_of,ucf101-scratch))
 
-$(RUNS)/similarity-fine-tuned/result.json: $(RUNS)/finetune-ucf101-joint/.done
-	$(call SIMILARITY,$(RUNS)/finetune-ucf101-joint/seed-*)
+similarity-fine-tuned: $(RUNS)/finetune-ucf101-joint/.done-$(SEEDS)
+	$(call SIMILARITY,$(call seeds_of,ucf101-joint))
 
-table5: $(foreach row,scratch self-supervised fine-tuned,$(RUNS)/similarity-$(row)/result.json)
+table5: similarity-scratch similarity-self-supervised similarity-fine-tuned
 	$(call cell,$(RUNS)/similarity-self-supervised,5,random,aslan,--of random)
 	$(foreach row,scratch self-supervised fine-tuned,$(call cell,$(RUNS)/similarity-$(row),5,$(row),aslan) &&) true
 
-$(RUNS)/scenes/result.json: $(RUNS)/pretrain-joint/.done
-	$(BIN)/train scenes $(RUNS)/pretrain-joint --labels "$(SHARDS_yupenn)" --out $(@D) --seeds $(SEEDS)
+scenes: $(RUNS)/pretrain-joint/.done
+	$(BIN)/train scenes $(RUNS)/pretrain-joint --labels "$(SHARDS_yupenn)" --out $(RUNS)/$@ --seeds $(SEEDS)
 
-table6: $(RUNS)/scenes/result.json
+table6: scenes
 	$(call cell,$(RUNS)/scenes,6,ours,yupenn)
 
-# Shards of a dataset are made once, where they are looked for by default.
+# Shards of a dataset are made once, where they are looked for by default; DATA_ROOT is that of
+# DATASET alone.
+MAKE_SHARDS = $(if $(or $(filter-out shards/$(1)/%,$(2)),$(wildcard shards/$(1)/run.json)),,$(MAKE) labels \
+    DATASET=$(1) SPLIT="$(3)" DATA_ROOT="$(if $(filter $(1),$(DATASET)),$(DATA_ROOT),data/$(1))")
 .PHONY: made-ucf101 made-hmdb51 made-kinetics400
-made-ucf101 made-hmdb51: made-%:
-	$(if $(or $(SMOKE),$(wildcard shards/$*/run.json)),,$(MAKE) labels DATASET=$* SPLIT="train1 test1")
+made-ucf101:
+	$(call MAKE_SHARDS,ucf101,$(TRAIN_ucf101),train1 test1)
+made-hmdb51:
+	$(call MAKE_SHARDS,hmdb51,$(TRAIN_hmdb51),train1 test1)
 made-kinetics400:
-	$(if $(or $(SMOKE),$(wildcard shards/kinetics400/run.json)),,$(MAKE) labels DATASET=kinetics400 SPLIT=train)
+	$(call MAKE_SHARDS,kinetics400,$(TRAIN_kinetics),train)
 
 # Every cell of every table at a tiny size, on pieces of the demo videos, in minutes.
 SMOKE_SHARDS := shards/smoke

@@ -134,7 +134,9 @@ class Loader:
     ) -> Batch:
         bad = [sentence for sentence in wrong if sentence]
         if bad and not self._skip_bad:
-            raise TrainError(f"{bad[0]}; extract it again, or leave such clips out by --skip-bad.")
+            raise TrainError(
+                f"{bad[0]}; extract it again (training can leave such clips out by --skip-bad)."
+            )
         for sentence in set(bad) - self._named:
             self._named.add(sentence)
             with suppress(OSError):

@@ -24,15 +24,17 @@ class Recognition:
         k -> share of clips whose class is among the k likeliest, 0..1.
     video : dict of int to float
         The same of videos; those without a clip are wrong.
-    chance : dict of int to float
-        k -> share of the videos that are of the k most frequent classes: the best constant guess.
+    clip_chance, video_chance : dict of int to float
+        k -> share of the clips, or videos, that are of the k most frequent classes, the best
+        constant guess; of a video without a clip nothing can be guessed.
     confusion : (C, C + 1) int64
         Videos by class and by what was said of them; the last column: nothing, for want of a clip.
     """
 
     clip: dict[int, float]
     video: dict[int, float]
-    chance: dict[int, float]
+    clip_chance: dict[int, float]
+    video_chance: dict[int, float]
     confusion: np.ndarray
 
     def per_class(self) -> np.ndarray:
@@ -80,11 +82,11 @@ def recognise(
     np.add.at(confusion, (classes, of_video.argmax(axis=1)), 1)
     confusion[:, -1] += np.bincount(without_clips, minlength=len(confusion))
     everything = len(classes) + len(without_clips)
-    frequent = np.sort(confusion.sum(axis=1))[::-1]
     return Recognition(
         clip={k: float(_hits(logits, classes[videos], k).mean()) for k in TOP},
         video={k: float(_hits(of_video, classes, k).sum() / everything) for k in TOP},
-        chance={k: float(frequent[:k].sum() / everything) for k in TOP},
+        clip_chance=_chance(classes[videos], len(logits)),
+        video_chance=_chance(classes, everything),
         confusion=confusion,
     )
 
@@ -95,14 +97,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _hits(scores: np.ndarray, classes: np.ndarray, k: int) -> np.ndarray:
-    """(N,) bool: whether fewer than k others score at least as much as the true class.
+def _chance(classes: np.ndarray, everything: int) -> dict[int, float]:
+    frequent = np.sort(np.bincount(classes))[::-1]
+    return {k: float(frequent[:k].sum() / everything) for k in TOP}
 
-    A network that says the same of all classes is thus always wrong, not always right.
+
+def _hits(scores: np.ndarray, classes: np.ndarray, k: int) -> np.ndarray:
+    """(N,) bool: whether fewer than k classes stand before the true one; of equals the first does.
+
+    A network that says the same of all classes thus always says the first.
     """
-    own = scores[np.arange(len(scores)), classes]
-    better = (scores >= own[:, None]).sum(axis=1) - 1
-    return better < k
+    own = scores[np.arange(len(scores)), classes][:, None]
+    first = np.arange(scores.shape[1]) < classes[:, None]
+    return ((scores > own) | ((scores == own) & first)).sum(axis=1) < k
 
 
 def write_confusion(path: Path, recognition: Recognition, names: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ from train.evaluate.result import Outcome, Trial, measured
 from train.models.weights import Weights, read_weights
 
 KS = (1, 5, 10, 20, 50)
+_PAIRS = 512  # at a time
 _SHOWN = 6  # queries in a picture
 _ACROSS = 6  # pictures in a row of it
 
@@ -71,18 +72,23 @@ def classify(trial: Trial, labels: str) -> dict[str, Any]:
             average=trial.protocol.average,
         )
         notes = _lost(lost)
-        if weights.shards == clips.record["shards"]:
-            notes.append("The network was trained on these very shards.")
+        if clips.record["shards"] in weights.shards:
+            notes.append(f"{weights.name} was trained on these very shards, or chosen by them.")
         accuracy.write_confusion(folder / "confusion.csv", recognition, weights.classes)
         if not accuracy.draw_confusion(folder / "confusion.png", recognition, weights.classes):
             notes.append("No picture of the confusion matrix: matplotlib is not installed.")
-        figures = {
-            f"{what} top-{k}": shares[k]
-            for what, shares in (("video", recognition.video), ("clip", recognition.clip))
-            for k in shares
-            if k < len(weights.classes)
-        }
-        chance = {name: recognition.chance[int(name[-1])] for name in figures}
+        figures, chance = (
+            {
+                f"{what} top-{k}": shares[k]
+                for what, shares in zip(("video", "clip"), both, strict=True)
+                for k in shares
+                if k < len(weights.classes)
+            }
+            for both in (
+                (recognition.video, recognition.clip),
+                (recognition.video_chance, recognition.clip_chance),
+            )
+        )
         return Outcome(figures, chance, {"labels": clips.record["shards"]}, notes)
 
     return measured("evaluate", trial, measure)
@@ -92,8 +98,9 @@ def _features(
     trial: Trial, weights: Weights, labels: str, output: Path, *, rows: str = "video"
 ) -> Features:
     return extract(
-        weights, labels, output, protocol=trial.protocol, machine=trial.machine, rows=rows
-    )
+        weights, labels, output, protocol=trial.protocol, machine=trial.machine, rows=rows,
+        renew=True,
+    )  # fmt: skip
 
 
 def _numbered(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -110,6 +117,15 @@ def _known(names: list[str], weights: Weights, labels: str) -> np.ndarray:
             f"{unknown[0] or 'a video without a class'})."
         )
     return np.array([weights.classes.index(name) for name in names], np.int64)
+
+
+def _check_classes(features: Features, labels: str) -> None:
+    if "" in features.class_names:
+        raise TrainError(
+            f"{labels} holds videos without a class (first: "
+            f"{features.paths[features.class_names.index('')]}); extract from a manifest with "
+            "the column class_name."
+        )
 
 
 def _lost(without_clips: dict[str, str]) -> list[str]:
@@ -145,6 +161,8 @@ def retrieve(trial: Trial, *, queries: str, gallery: str) -> dict[str, Any]:
         found, similarities = retrieval.nearest(
             asked.values, searched.values, count=max(KS), centre=protocol.centre
         )
+        _check_classes(asked, queries)
+        _check_classes(searched, gallery)
         names = np.array(asked.class_names), np.array(searched.class_names)
         recall = retrieval.recall_at(found, names[0], gallery_classes=names[1], ks=KS)
         retrieval.write_neighbours(
@@ -156,6 +174,8 @@ def retrieve(trial: Trial, *, queries: str, gallery: str) -> dict[str, Any]:
         # A query that cannot be asked finds nothing.
         share = len(asked.paths) / (len(asked.paths) + len(lost))
         notes = _lost(lost)
+        if searched.without_clips:
+            notes.append(f"{len(searched.without_clips)} videos of the gallery gave no clip.")
         twins = len(set(asked.paths) & set(searched.paths))
         if twins:
             notes.append(
@@ -211,7 +231,12 @@ def tell_similar(trial: Trial, labels: str, *, pairs: Path, c: float = 1.0) -> d
         features = _features(trial, weights, labels, folder / "features.h5")
         rows = similarity.pair_rows(asked, features.paths)
         values = unit(features.values)
-        measures = similarity.measures(values[rows[:, 0]], values[rows[:, 1]])
+        measures = np.concatenate(
+            [
+                similarity.measures(values[part[:, 0]], values[part[:, 1]])
+                for part in np.array_split(rows, -(-len(rows) // _PAIRS))
+            ]
+        )
         found = similarity.cross_validate(measures, asked.same, fold=asked.fold, c=c)
         write_json(folder / "folds.json", {"accuracies": found.accuracies, "c": c})
         chance = max(asked.same.mean(), 1 - asked.same.mean())
@@ -219,10 +244,13 @@ def tell_similar(trial: Trial, labels: str, *, pairs: Path, c: float = 1.0) -> d
             {"accuracy": found.accuracy, "area under ROC": found.auc},
             {"accuracy": float(chance), "area under ROC": 0.5},
             {"labels": features.record["shards"], "pairs": _hash_of(pairs)},
-            [f"standard error over {len(found.accuracies)} folds: {found.standard_error:.2%}"],
+            [
+                f"{weights.name}: standard error over {len(found.accuracies)} folds "
+                f"{found.standard_error:.2%}"
+            ],
         )
 
-    return measured("similarity", trial, measure)
+    return measured("similarity", trial, measure, c=c)
 
 
 def _hash_of(file: Path) -> str:
@@ -253,24 +281,20 @@ def recognise_scenes(
 
     def measure(weights: Weights, folder: Path) -> Outcome:
         features = _features(trial, weights, labels, folder / "features.h5")
+        _check_classes(features, labels)
         names, classes = _numbered(features.class_names)
-        if "" in names:
-            raise TrainError(
-                f"{labels} holds videos without a class (first: "
-                f"{features.paths[features.class_names.index('')]}); extract from a manifest with "
-                "the column class_name."
-            )
         groups = _groups(features.paths, classes, folds=folds, group_by=group_by)
         said = scenes.leave_out(unit(features.values), classes, groups=groups, c=c)
         _write_said(folder / "predictions.csv", features, [names[place] for place in said])
         share = len(said) / (len(said) + len(features.without_clips))
         most = np.bincount(classes).max() / len(classes)
         return Outcome(
-            {"accuracy": scenes.accuracy(said, classes) * share}, {"accuracy": float(most)},
+            {"accuracy": scenes.accuracy(said, classes) * share},
+            {"accuracy": float(most) * share},
             {"labels": features.record["shards"]}, _lost(features.without_clips),
         )  # fmt: skip
 
-    return measured("scenes", trial, measure)
+    return measured("scenes", trial, measure, c=c, folds=folds, group_by=group_by)
 
 
 def _groups(

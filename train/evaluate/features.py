@@ -5,9 +5,11 @@ Sec. 4.4 of the paper: clips go through the network, a layer's values are averag
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,7 @@ def extract(
     protocol: Protocol,
     machine: Machine,
     rows: str = "video",
-    batch: int = BATCH,
+    renew: bool = False,
 ) -> Features:
     """Compute features into a file, or read the file if it holds them already.
 
@@ -101,13 +103,33 @@ def extract(
     machine : Machine
     rows : str, optional
         ``video``, the mean over a video's clips, or ``clip``.
-    batch : int, optional
-        Clips at a time; it changes no number by more than rounding.
+    renew : bool, optional
+        Whether a file that holds other features is made anew, rather than an error.
 
     Raises
     ------
     TrainError
-        No such layer, `output` holds something else, or a clip cannot be read.
+        No such layer, `output` holds something else, another process computes it, or a clip cannot
+        be read.
+    """
+    compute(weights, labels, output, protocol=protocol, machine=machine, rows=rows, renew=renew)
+    return read_features(output)
+
+
+def compute(
+    weights: Weights,
+    labels: str,
+    output: Path,
+    *,
+    protocol: Protocol,
+    machine: Machine,
+    rows: str = "video",
+    renew: bool = False,
+    batch: int = BATCH,
+) -> tuple[int, int]:
+    """Do as `extract`, and return the shape of what is then in the file.
+
+    `batch` clips are computed at a time, which changes no number by more than rounding.
     """
     shards = open_shards(labels, labels=False)
     bf16 = use_bf16(choose_device(machine.device), machine.precision)
@@ -115,24 +137,45 @@ def extract(
         "weights": weights.digest(), "shards": shards.content, "layer": protocol.layer,
         "rows": rows, "clips": protocol.clips, "precision": "bf16" if bf16 else "fp32",
     }  # fmt: skip
-    if output.exists():
-        found = read_features(output)
-        if found.record != record:
-            raise TrainError(
-                f"{output} holds {_differing(found.record, record)}; name another file."
-            )
-        return found
-    plan = _planned(shards, protocol, rows=rows)
     begun = output.with_name(f"{output.name}.begun")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _compute(weights, shards, plan, begun, record=record, machine=machine, batch=batch)
-        with replacing(output) as partial:
-            _write(partial, begun, plan, shards, record)
-        begun.unlink()
+        with begun.open("a+b") as file:
+            _lock(file, output)
+            # Whoever held it before may have finished meanwhile.
+            if not output.exists() or (renew and _record_of(output) != record):
+                plan = _planned(shards, protocol, rows=rows)
+                _append(weights, shards, plan, file, record=record, machine=machine, batch=batch)
+                with replacing(output) as partial:
+                    _write(partial, begun, plan, shards, record)
+            begun.unlink(missing_ok=True)
     except OSError as error:
         raise TrainError(f"{output} cannot be written ({error.strerror or error}).") from None
-    return read_features(output)
+    return _checked_shape(output, record)
+
+
+def _lock(file: Any, output: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TrainError(f"{output} is being computed by another process; wait for it.") from None
+    except OSError:
+        pass  # a file system without locks
+
+
+def _checked_shape(output: Path, record: dict[str, Any]) -> tuple[int, int]:
+    found = _record_of(output)
+    if found != record:
+        raise TrainError(f"{output} holds {_differing(found, record)}; name another one.")
+    with _opened(output) as file:
+        shape = file["features"].shape
+    return int(shape[0]), int(shape[1])
+
+
+def _record_of(output: Path) -> dict[str, Any]:
+    with _opened(output) as file:
+        record: dict[str, Any] = json.loads(file.attrs["record"])
+    return record
 
 
 def _differing(there: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -160,32 +203,34 @@ def _planned(shards: ShardSet, protocol: Protocol, *, rows: str) -> _Plan:
     return _Plan(videos, chosen, of_video, np.arange(len(counts)))
 
 
-def _compute(
+def _append(
     weights: Weights,
     shards: ShardSet,
     plan: _Plan,
-    begun: Path,
+    file: Any,
     *,
     record: dict[str, Any],
     machine: Machine,
     batch: int,
 ) -> None:
     """Append rows to the file of those that are begun, until all are there."""
-    header = json.dumps(record, sort_keys=True).encode() + b"\n"
-    with begun.open("a+b") as file:
-        done = _rows_there(file, header)
-        clips = plan.clips[plan.rows >= done]
-        rows = plan.rows[plan.rows >= done]
-        seen = 0
-        with ProgressLine(lambda: seen, expected=len(clips)):
-            values = stream(weights, shards, clips, record["layer"], machine=machine, batch=batch)
-            for row in _means(values, rows):
-                if not file.tell() > len(header):
-                    file.write(len(row).to_bytes(8, "little"))
-                file.write(row.astype("<f4").tobytes())
-                file.flush()
-                seen = int(np.searchsorted(rows, done, side="right"))
-                done += 1
+    header = _header(record)
+    done = _rows_there(file, header)
+    clips, rows = plan.clips[plan.rows >= done], plan.rows[plan.rows >= done]
+    seen = 0
+    with ProgressLine(lambda: seen, expected=len(clips)):
+        values = stream(weights, shards, clips, record["layer"], machine=machine, batch=batch)
+        for row in _means(values, rows):
+            if not file.tell() > len(header):
+                file.write(len(row).to_bytes(8, "little"))
+            file.write(row.astype("<f4").tobytes())
+            file.flush()
+            seen = int(np.searchsorted(rows, done, side="right"))
+            done += 1
+
+
+def _header(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True).encode() + b"\n"
 
 
 def _rows_there(file: Any, header: bytes) -> int:
@@ -250,7 +295,7 @@ def _write(
     partial: Path, begun: Path, plan: _Plan, shards: ShardSet, record: dict[str, Any]
 ) -> None:
     videos, of_row = plan.videos, plan.video_of_row
-    header = json.dumps(record, sort_keys=True).encode() + b"\n"
+    header = _header(record)
     with begun.open("rb") as file:
         file.seek(len(header))
         width = int.from_bytes(file.read(8), "little")
@@ -290,19 +335,25 @@ def read_features(path: Path) -> Features:
     TrainError
         It is absent, damaged, or holds something else.
     """
+    with _opened(path) as file:
+        lost = [file[f"without_clips/{name}"].asstr()[:] for name in ("path", "class_name")]
+        return Features(
+            values=file["features"][:],
+            paths=list(file["path"].asstr()[:]),
+            class_names=list(file["class_name"].asstr()[:]),
+            starts=file["start"][:] if "start" in file else None,
+            without_clips=dict(zip(*lost, strict=True)),
+            record=json.loads(file.attrs["record"]),
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             if file.attrs.get("format") != FORMAT:
                 raise TrainError(f"{path} holds no features; `train features` writes such files.")
-            lost = [file[f"without_clips/{name}"].asstr()[:] for name in ("path", "class_name")]
-            return Features(
-                values=file["features"][:],
-                paths=list(file["path"].asstr()[:]),
-                class_names=list(file["class_name"].asstr()[:]),
-                starts=file["start"][:] if "start" in file else None,
-                without_clips=dict(zip(*lost, strict=True)),
-                record=json.loads(file.attrs["record"]),
-            )
+            yield file
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         if not path.exists():
             raise TrainError(

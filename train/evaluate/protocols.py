@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -17,6 +16,13 @@ from typing import Any
 from train import TrainError
 
 AVERAGES = ("probabilities", "logits")
+USED = {
+    "evaluate": ("clips", "average"),
+    "retrieve": ("clips", "layer", "centre", "drop_last"),
+    "similarity": ("clips", "layer"),
+    "scenes": ("clips", "layer"),
+}
+"""By command, the settings that it looks at."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,26 @@ class Protocol:
                 f"{self.clips} and {self.average!r}."
             )
 
-    def record(self) -> dict[str, Any]:
-        """Return all settings, and a hash of them that does not depend on the name."""
-        settings = dataclasses.asdict(self)
-        decisive = {key: value for key, value in settings.items() if key != "name"}
-        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-        return {**settings, "hash": digest[:16]}
+    def record(self, command: str, **details: Any) -> dict[str, Any]:
+        """Return all settings that a command looks at, and a hash of them.
+
+        Parameters
+        ----------
+        command : str
+            Key of `USED`.
+        details
+            What else decides, such as the C of an SVM. The name decides nothing.
+        """
+        decisive = {**{name: getattr(self, name) for name in USED[command]}, **details}
+        content = json.dumps({"command": command, **decisive}, sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return {"name": self.name, **decisive, "hash": digest[:16]}
 
     def chosen(self, count: int) -> list[int]:
         """Return which of a video's stored clips are taken, rising.
 
-        Of shards with a clip at every frame (``--clip-stride 1``) these are the very clips of [1].
+        Of shards with a clip at every frame (``--clip-stride 1``) these are the very clips of [1],
+        which counts those twice that it chooses twice, as it does below 25 frames.
         """
         if not self.clips:
             return list(range(count))

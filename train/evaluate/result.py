@@ -73,7 +73,7 @@ class Trial:
 Measure = Callable[[Weights, Path], Outcome]
 
 
-def measured(command: str, trial: Trial, measure: Measure) -> dict[str, Any]:
+def measured(command: str, trial: Trial, measure: Measure, **details: Any) -> dict[str, Any]:
     """Measure networks and their floors alike, and write ``result.json``.
 
     Parameters
@@ -83,6 +83,8 @@ def measured(command: str, trial: Trial, measure: Measure) -> dict[str, Any]:
     trial : Trial
     measure : callable
         Takes weights and a folder for what it makes of them.
+    details
+        What else decides beside the protocol, for its hash.
 
     Returns
     -------
@@ -93,15 +95,12 @@ def measured(command: str, trial: Trial, measure: Measure) -> dict[str, Any]:
     Raises
     ------
     TrainError
-        There are no such weights, two runs are of the same, or the result cannot be written.
+        There are no such weights, two are the same, or of other networks than the rest, or the
+        result cannot be written.
     """
     runs, scratch = ([read_weights(run) for run in kind] for kind in (trial.runs, trial.scratch))
-    names = {weights.digest(): weights.name for weights in runs}
-    if len(names) < len(runs):
-        raise TrainError(
-            f"{len(runs)} runs hold only {len(names)} different networks (first: "
-            f"{next(iter(names.values()))}); a repetition is a run with another seed."
-        )
+    _check_repetitions(runs, runs[0])
+    _check_repetitions(scratch, runs[0])
     random = [runs[0].randomised(seed) for seed in range(trial.seeds)]
     out = trial.out
     outcomes = {
@@ -113,9 +112,10 @@ def measured(command: str, trial: Trial, measure: Measure) -> dict[str, Any]:
         "format": FORMAT,
         "command": command,
         "version": labelgen.__version__,
-        "protocol": trial.protocol.record(),
+        "protocol": trial.protocol.record(command, **details),
         "data": first.data,
         "weights": [{"name": w.name, "hash": w.digest()} for w in runs],
+        "scratch": [{"name": w.name, "hash": w.digest()} for w in scratch],
         "network": runs[0].recipe.network(),
         "headline": next(iter(first.figures)),
         "figures": {
@@ -129,7 +129,7 @@ def measured(command: str, trial: Trial, measure: Measure) -> dict[str, Any]:
             }
             for name in first.figures
         },
-        "notes": first.notes,
+        "notes": list(dict.fromkeys(note for outcome in outcomes["run"] for note in outcome.notes)),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -137,6 +137,20 @@ def measured(command: str, trial: Trial, measure: Measure) -> dict[str, Any]:
     except OSError as error:
         raise TrainError(f"{out / RESULT_FILE} cannot be written ({error.strerror}).") from None
     return result
+
+
+def _check_repetitions(several: Sequence[Weights], first: Weights) -> None:
+    names = {weights.digest(): weights.name for weights in several}
+    if len(names) < len(several):
+        raise TrainError(
+            f"{len(several)} runs hold only {len(names)} different networks (first: "
+            f"{next(iter(names.values()))}); a repetition is a run with another seed."
+        )
+    for weights in several:
+        if weights.recipe.network() != first.recipe.network():
+            raise TrainError(
+                f"{weights.name} is another network than {first.name}; only like can be compared."
+            )
 
 
 def _values(outcomes: list[Outcome], figure: str) -> list[float]:

@@ -129,9 +129,3 @@ def fold_groups(classes: np.ndarray, folds: int, *, seed: int) -> np.ndarray:
 def accuracy(predictions: np.ndarray, classes: np.ndarray) -> float:
     """Return the share of (N,) predictions that are right, 0..1."""
     return float((predictions == classes).mean())
-
-
-def accuracy_per_class(predictions: np.ndarray, classes: np.ndarray) -> dict[int, float]:
-    """Return the share of each class's videos that are predicted right, 0..1, by rising class."""
-    right = predictions == classes
-    return {int(name): float(right[classes == name].mean()) for name in np.unique(classes)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ PAPER = {
     6: {"ours": {"yupenn": 90.2}},
 }
 """Table -> row -> dataset -> per cent, as printed; of Table 4 the rows that are the paper's own."""
+
+MEASURED_BY = dict.fromkeys((1, 2, 3, 4), "evaluate") | {5: "similarity", 6: "scenes"}
+"""Table -> the command whose result it takes."""
 
 COLUMNS = (
     *("table", "row", "column", "paper", "ours", "standard_error", "runs", "figure", "chance"),
@@ -83,21 +87,35 @@ def put(
         There is no such cell or figure, the result has no floor, or the CSV is another table's.
     """
     paper = _paper(table, row, column)
-    new = _cell(read_result(result), figure, of=of, where=result)
+    found = read_result(result)
+    if found["command"] != MEASURED_BY[table]:
+        raise TrainError(
+            f"{result} is of `train {found['command']}`; Table {table} takes `train "
+            f"{MEASURED_BY[table]}`."
+        )
+    new = _cell(found, figure, of=of, where=result)
+    _check_scratch(found, table, row, where=result)
     key = {"table": str(table), "row": row, "column": column}
     new |= {**key, "paper": str(paper), "smoke": "smoke" if smoke else ""}
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.with_name(f".{output.name}.lock").open("w") as lock:
+            # Cells may be put at once, as by `make -j`.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _replace(output, key, new)
+    except OSError as error:
+        raise TrainError(f"{output} cannot be written ({error.strerror or error}).") from None
+
+
+def _replace(output: Path, key: dict[str, str], new: dict[str, str]) -> None:
     cells = _read(output)
     kept = [cell for cell in cells if any(cell[name] != value for name, value in key.items())]
     order = [(n, r, c) for n, rows in PAPER.items() for r, columns in rows.items() for c in columns]
     kept = sorted([*kept, new], key=lambda c: order.index((int(c["table"]), c["row"], c["column"])))
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept)
-    except OSError as error:
-        raise TrainError(f"{output} cannot be written ({error.strerror or error}).") from None
+    with replacing(output) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
 
 
 def _paper(table: int, row: str, column: str) -> float:
@@ -106,6 +124,16 @@ def _paper(table: int, row: str, column: str) -> float:
         known = ", ".join(f"{r} ({'/'.join(columns)})" for r, columns in rows.items())
         raise TrainError(f"Table {table} has no cell {row}, {column}; it has {known}.")
     return rows[row][column]
+
+
+def _check_scratch(result: dict[str, Any], table: int, row: str, *, where: Path) -> None:
+    """Refuse a fine-tuned network alone: random weights are no floor of one, but scratch is."""
+    headline = result["figures"][result["headline"]]
+    if table <= 4 and row not in ("random", "scratch") and not headline["scratch"]:
+        raise TrainError(
+            f"{where} has no floor for {row}: evaluate again with --scratch RUN, a training alike "
+            "without pre-training."
+        )
 
 
 def _cell(result: dict[str, Any], name: str | None, *, of: str, where: Path) -> dict[str, str]:
@@ -123,6 +151,11 @@ def _cell(result: dict[str, Any], name: str | None, *, of: str, where: Path) -> 
     if shown is None:
         raise TrainError(f"{where} has nothing from scratch; evaluate with --scratch RUN.")
     protocol = result["protocol"]
+    hashes = {
+        "result": [entry["hash"] for entry in result["weights"]],
+        "random": ["random"],
+        "scratch": [entry["hash"] for entry in result["scratch"]],
+    }
     return {
         "ours": _per_cent(shown["mean"]),
         "standard_error": _per_cent(shown["standard_error"]),
@@ -133,7 +166,7 @@ def _cell(result: dict[str, Any], name: str | None, *, of: str, where: Path) -> 
         "scratch": _per_cent(scratch["mean"] if scratch else None),
         "protocol": protocol["name"],
         "protocol_hash": protocol["hash"],
-        "weights": " ".join(entry["hash"] for entry in result["weights"]),
+        "weights": " ".join(hashes[of]),
         "data": " ".join(digest[:16] for digest in result["data"].values()),
     }
 

@@ -129,10 +129,11 @@ class ClassifierNet(nn.Module):
         """Return the backbone's stages, fc6 and fc7 after their ReLU if it has them, logits."""
         stages = self.backbone.stages(clips)
         values, names = stages["pool5"].float(), iter(("fc6", "fc7"))
-        for layer in self.head:
-            values = layer(values)
-            if isinstance(layer, nn.ReLU):
-                stages[next(names)] = values
+        with torch.autocast(values.device.type, enabled=False):
+            for layer in self.head:
+                values = layer(values)
+                if isinstance(layer, nn.ReLU):
+                    stages[next(names)] = values
         return {**stages, "logits": values}
 
 

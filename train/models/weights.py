@@ -32,8 +32,9 @@ class Weights:
         By name; `head` is empty where there is no classifier.
     classes : tuple of str
         What the classifier tells apart.
-    shards : str
-        Hash of the shards that it was trained on, as `ShardSet.content`; empty if not known.
+    shards : tuple of str
+        Hashes of the shards that it was trained on, and chosen by, as `ShardSet.content`, where
+        they are known.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Weights:
     backbone: dict[str, torch.Tensor]
     head: dict[str, torch.Tensor]
     classes: tuple[str, ...] = ()
-    shards: str = ""
+    shards: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Return a hash of the network and of all weights."""
@@ -156,7 +157,7 @@ def read_weights(source: str | Path) -> Weights:
 def _of_checkpoint(path: Path) -> Weights:
     content = checkpoint.load(path)
     weights = _weights(str(path), content["model"], content["recipe"], content.get("classes", ()))
-    return replace(weights, shards=content["labels"].get("shards", ""))
+    return replace(weights, shards=_shards(content["labels"]))
 
 
 def _of_export(path: Path) -> Weights:
@@ -175,7 +176,11 @@ def _of_export(path: Path) -> Weights:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainError(f"{path} is damaged or was not exported by `train` ({error}).") from None
     named = {n if n.startswith("head.") else f"backbone.{n}": t for n, t in content.items()}
-    return replace(_weights(str(path), named, recipe, classes), shards=labels.get("shards", ""))
+    return replace(_weights(str(path), named, recipe, classes), shards=_shards(labels))
+
+
+def _shards(labels: dict[str, str]) -> tuple[str, ...]:
+    return tuple(labels[key] for key in ("shards", "held-out shards") if key in labels)
 
 
 def _of_torchvision(path: Path) -> Weights | None:

@@ -23,7 +23,8 @@ def test_a_small_case_by_hand():
     found = recognised([[4, 0, 0], [0, 1, 0], [0, 0, 2]], [0, 0, 1], [0, 1])
     assert found.clip[1] == pytest.approx(1 / 3)
     assert found.video[1] == 0.5
-    assert found.chance[1] == 0.5
+    assert found.video_chance[1] == 0.5
+    assert found.clip_chance[1] == pytest.approx(2 / 3)
     assert found.confusion.tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(found.per_class(), [1, 0, np.nan])
 
@@ -44,7 +45,8 @@ def test_videos_without_a_clip_are_wrong():
     found = recognised(np.eye(2) * 9, [0, 1], [0, 1], lost=[1, 1])
     assert found.clip[1] == 1
     assert found.video[1] == 0.5
-    assert found.chance[1] == 0.75
+    assert found.video_chance[1] == 0.25  # of a lost video nothing can be guessed
+    assert found.clip_chance[1] == 0.5
     assert found.confusion.tolist() == [[1, 0, 0], [0, 1, 2]]
 
 
@@ -58,12 +60,13 @@ def test_perfect_scores_are_right_and_random_ones_are_chance():
     for k in (1, 5):
         deviation = np.sqrt(k / 10 * (1 - k / 10) / 600)
         assert abs(chance.video[k] - k / 10) < 4 * deviation
-        assert chance.chance[k] == k / 10
+        assert chance.video_chance[k] == chance.clip_chance[k] == k / 10
 
 
-def test_who_says_the_same_of_all_classes_is_never_right():
-    found = recognised(np.zeros((4, 3)), range(4), [0, 1, 2, 0])
-    assert found.video[1] == found.clip[1] == 0
+def test_who_says_the_same_of_all_classes_says_the_first():
+    found = recognised(np.zeros((4, 6)), range(4), [0, 1, 5, 0])
+    assert found.video == found.clip == {1: 0.5, 5: 0.75}
+    assert found.confusion[:, 0].tolist() == [2, 1, 0, 0, 0, 1]
 
 
 def test_top5_against_sorting():

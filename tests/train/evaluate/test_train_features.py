@@ -1,5 +1,7 @@
 """Features: against the network alone, gone on with after a stop, never those of something else."""
 
+import fcntl
+
 import h5py
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from train import TrainError
 from train.data.shards import open_shards
 from train.device import Machine
 from train.evaluate import features
-from train.evaluate.features import extract, read_features, unit
+from train.evaluate.features import compute, extract, read_features, unit
 from train.evaluate.protocols import Protocol
 from train.models.weights import Weights
 from train.recipe import PretrainRecipe
@@ -67,7 +69,9 @@ def test_a_row_can_be_a_clip_and_a_layer_conv5(stored, tmp_path):
 
 def test_neither_batch_nor_workers_change_a_number(stored, tmp_path):
     weights = weights_of(batch_norm=True)
-    one = extract(weights, str(stored), tmp_path / "1.h5", protocol=OURS, machine=CPU, batch=5)
+    shape = compute(weights, str(stored), tmp_path / "1.h5", protocol=OURS, machine=CPU, batch=5)
+    one = read_features(tmp_path / "1.h5")
+    assert one.values.shape == shape
     several = Machine(device="cpu", precision="fp32", workers=2)
     other = extract(weights, str(stored), tmp_path / "2.h5", protocol=OURS, machine=several)
     np.testing.assert_allclose(one.values, other.values, rtol=1e-6, atol=1e-7)
@@ -133,8 +137,20 @@ def test_what_is_there_is_used_and_never_for_something_else(stored, tmp_path, mo
     extract(weights_of(), str(stored), file, protocol=OURS, machine=CPU)
     with pytest.raises(TrainError, match="features of other weights"):
         extract(weights_of(1), str(stored), file, protocol=OURS, machine=CPU)
+    with file.with_name("f.h5.begun").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TrainError, match="is being computed by another process"):
+            extract(weights_of(), str(stored), file, protocol=OURS, machine=CPU)
     with pytest.raises(TrainError, match="features of other layer"):
         extract(weights_of(), str(stored), file, protocol=Protocol("x", layer="conv5"), machine=CPU)
+
+
+def test_a_file_can_be_renewed(stored, tmp_path):
+    asked = {"protocol": OURS, "machine": CPU}
+    extract(weights_of(1), str(stored), tmp_path / "f.h5", **asked)
+    found = extract(weights_of(), str(stored), tmp_path / "f.h5", **asked, renew=True)
+    again = extract(weights_of(), str(stored), tmp_path / "g.h5", **asked)
+    np.testing.assert_array_equal(found.values, again.values)
 
 
 def test_a_layer_that_is_not_there_is_named(stored, tmp_path):

@@ -10,9 +10,16 @@ from train.evaluate.protocols import PROTOCOLS, Protocol
 
 
 def test_hashes_differ_where_settings_do_and_not_by_name():
-    hashes = {name: protocol.record()["hash"] for name, protocol in PROTOCOLS.items()}
+    hashes = {name: p.record("retrieve")["hash"] for name, p in PROTOCOLS.items()}
     assert len(set(hashes.values())) == len(PROTOCOLS)
-    assert replace(PROTOCOLS["ours"], name="mine").record()["hash"] == hashes["ours"]
+    assert replace(PROTOCOLS["ours"], name="mine").record("retrieve")["hash"] == hashes["ours"]
+
+
+def test_only_what_a_command_looks_at_decides_its_hash():
+    ours, coclr = PROTOCOLS["ours"], PROTOCOLS["coclr"]  # these differ in retrieval alone
+    assert ours.record("scenes", c=1.0)["hash"] == coclr.record("scenes", c=1.0)["hash"]
+    assert ours.record("scenes", c=1.0)["hash"] != ours.record("scenes", c=0.1)["hash"]
+    assert ours.record("evaluate")["hash"] != ours.record("similarity")["hash"]
 
 
 @pytest.mark.parametrize("frames", [16, 17, 25, 40, 163, 300])

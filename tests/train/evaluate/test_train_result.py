@@ -38,9 +38,9 @@ def trial_of(out, runs, **options):
     return Trial([str(run) for run in runs], out, PROTOCOLS["ours"], Machine("cpu"), **options)
 
 
-def result_of(out, runs=3, seeds=2, scratch=1):
+def result_of(out, runs=3, seeds=2, scratch=1, command="evaluate"):
     trial = trial_of(out, range(runs), seeds=seeds, scratch=["9"] * scratch)
-    return measured("evaluate", trial, outcome_of)
+    return measured(command, trial, outcome_of, c=2)
 
 
 def test_means_and_standard_errors_by_hand(tmp_path):
@@ -58,14 +58,23 @@ def test_one_run_named_twice_is_no_repetition(tmp_path):
         measured("evaluate", trial_of(tmp_path, [0, 0]), outcome_of)
 
 
+def test_notes_of_all_runs_are_told_once(tmp_path):
+    def noted(weights, folder):
+        return outcome_of(weights, folder)._replace(notes=["of all", f"of {weights.name}"])
+
+    found = measured("evaluate", trial_of(tmp_path, [0, 1]), noted)
+    assert found["notes"] == ["of all", "of run0", "of run1"]
+
+
 def test_everything_that_decides_is_written(tmp_path):
     result = result_of(tmp_path)
     assert read_result(tmp_path) == read_result(tmp_path / "result.json") == result
     assert result["data"] == {"labels": "abc"}
-    assert result["protocol"]["hash"] == PROTOCOLS["ours"].record()["hash"]
+    assert result["protocol"]["hash"] == PROTOCOLS["ours"].record("evaluate", c=2)["hash"]
     hashes = [entry["hash"] for entry in result["weights"]]
     assert hashes == [weights_of(n).digest() for n in range(3)]
     assert len(set(hashes)) == 3
+    assert [entry["hash"] for entry in result["scratch"]] == [weights_of(9).digest()]
 
 
 def test_a_person_sees_result_and_floors_side_by_side(tmp_path):
@@ -95,7 +104,7 @@ def test_a_cell_stands_beside_the_papers_number(tmp_path):
 
 
 def test_a_floor_can_be_the_cell(tmp_path):
-    result_of(tmp_path / "r", scratch=0)
+    result_of(tmp_path / "r", scratch=0, command="similarity")
     put(tmp_path / "r", tmp_path / "t.csv", table=5, row="random", column="aslan", of="random")
     assert cells(tmp_path / "t.csv")[0]["ours"] == "15.00"
     with pytest.raises(TrainError, match="has nothing from scratch"):
@@ -104,9 +113,22 @@ def test_a_floor_can_be_the_cell(tmp_path):
         )
 
 
+def test_a_fine_tuned_network_alone_is_no_cell(tmp_path):
+    result_of(tmp_path / "r", scratch=0)
+    with pytest.raises(TrainError, match="no floor for motion: evaluate again with --scratch"):
+        put(tmp_path / "r", tmp_path / "t.csv", table=3, row="motion", column="ucf101")
+    put(tmp_path / "r", tmp_path / "t.csv", table=3, row="scratch", column="ucf101")
+
+
+def test_a_result_of_another_experiment_is_no_cell(tmp_path):
+    result_of(tmp_path / "r", command="retrieve")
+    with pytest.raises(TrainError, match="is of `train retrieve`; Table 3 takes `train evaluate`"):
+        put(tmp_path / "r", tmp_path / "t.csv", table=3, row="scratch", column="ucf101")
+
+
 @pytest.mark.parametrize("lacking", ["random", "chance"])
 def test_a_cell_without_its_floor_is_refused(tmp_path, lacking):
-    result = result_of(tmp_path / "r")
+    result = result_of(tmp_path / "r", command="scenes")
     result["figures"]["total"][lacking] = None
     (tmp_path / "r" / "result.json").write_text(json.dumps(result))
     with pytest.raises(TrainError, match="has no floor for total"):
@@ -130,7 +152,7 @@ def test_mistakes_are_one_sentence(tmp_path, change, sentence):
 
 
 def test_files_of_something_else_are_left_alone(tmp_path):
-    result_of(tmp_path / "r")
+    result_of(tmp_path / "r", command="scenes")
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(TrainError, match="is no table of such cells"):
         put(tmp_path / "r", tmp_path / "t.csv", table=6, row="ours", column="yupenn")

@@ -9,7 +9,6 @@ from sklearn.svm import SVC
 from train import TrainError
 from train.evaluate.scenes import (
     accuracy,
-    accuracy_per_class,
     fold_groups,
     leave_out,
     single_groups,
@@ -94,7 +93,6 @@ def test_folds_that_cannot_be_are_told(folds):
 def test_accuracies_by_hand():
     predictions, classes = np.array([2, 2, 5, 5]), np.array([2, 5, 5, 5])
     assert accuracy(predictions, classes) == 0.75
-    assert accuracy_per_class(predictions, classes) == {2: 1.0, 5: pytest.approx(2 / 3)}
 
 
 def test_one_class_is_nothing_to_learn():

@@ -52,3 +52,16 @@ def test_a_dataset_names_its_column():
 )
 def test_a_row_learns_its_labels(row, tasks):
     assert re.search(rf"--tasks {tasks} \\?\s*--out runs/paper/pretrain-{row} ", planned("tables"))
+
+
+def test_shards_that_are_named_are_not_made_and_others_are_of_their_own_root():
+    assert "make labels" in planned("table3", "DATASET=ucf101", "DATA_ROOT=/d", "SMOKE=")
+    commands = planned("table4", "DATASET=ucf101", "DATA_ROOT=/d", "TRAIN_hmdb51=/x")
+    made = re.findall(r'make labels DATASET=(\S+) .* DATA_ROOT="(\S+)"', commands)
+    assert made == [("ucf101", "/d"), ("kinetics400", "data/kinetics400")]
+
+
+def test_more_seeds_are_more_trainings_and_each_is_evaluated():
+    commands = planned("table1", "SEEDS=3")
+    assert "finetune-ucf101-scratch/seed-2 --labels" in commands
+    assert "--scratch runs/paper/finetune-ucf101-scratch/seed-2" in commands

@@ -82,7 +82,7 @@ def test_a_run_a_checkpoint_and_an_export_are_one_network(runs, tmp_path, run, s
     for other in found[1:]:
         assert all(torch.equal(found[0][name], other[name]) for name in stages)
     assert len({read_weights(place).digest() for place in places}) == 1
-    assert {read_weights(place).shards for place in places} == {"abc"}
+    assert {read_weights(place).shards for place in places} == {("abc",)}
 
 
 def test_stages_of_a_classifier_are_its_own_layers(runs):
@@ -128,7 +128,7 @@ def test_torchvisions_files_load_as_they_are(tmp_path, name, zipped):
     torch.save(state, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
     found = read_weights(tmp_path / "net.pth")
     assert (found.recipe.backbone, found.recipe.pixels) == (name, "kinetics")
-    assert (found.head, found.classes, found.shards) == ({}, (), "")
+    assert (found.head, found.classes, found.shards) == ({}, (), ())
     state = found.network().state_dict()
     assert all(torch.equal(state[f"_net.{k}"], v) for k, v in theirs.state_dict().items())
 
