@@ -5,12 +5,14 @@ VENV      := .venv
 BIN       := $(VENV)/bin
 PIP       := $(BIN)/pip install --quiet --constraint constraints.txt
 
+# A root that was named is held against the one that OUT was made of.
+NAMED     := $(DATA_ROOT)
 # Whose videos are named is not asking for the demo's.
 ifndef DATASET
 DATASET   := $(if $(DATA_ROOT),folder,demo)
 endif
-# One's own folders are told apart by their names.
-NAME      := $(if $(and $(DATA_ROOT),$(filter folder,$(DATASET))),$(shell basename -- "$(DATA_ROOT)" | tr -c 'A-Za-z0-9._\n-' '_'),$(DATASET))
+# One's own folders are told apart by their names; . and .. have them, too.
+NAME      := $(if $(and $(DATA_ROOT),$(filter folder,$(DATASET))),$(shell basename -- "$$(cd "$(DATA_ROOT)" 2>/dev/null && pwd || echo "$(DATA_ROOT)")" | tr -c 'A-Za-z0-9._\n-' '_' | sed 's/^\./_/'),$(DATASET))
 override DATA_ROOT := $(or $(DATA_ROOT),data/$(DATASET))
 OUT       ?= shards/$(NAME)
 MANIFEST  ?= manifests/$(NAME).csv
@@ -44,6 +46,7 @@ include $(WORKFLOWS) $(TABLES_MK)
 
 # One recipe for every dataset; a workflow sets SPLIT and WORKFLOW_FLAGS where it needs them.
 define extract_dataset
+$(BIN)/python workflows/root.py "$(OUT)" "$(DATA_ROOT)"
 $(BIN)/labelgen manifest $(DATASET) --root "$(DATA_ROOT)" $(addprefix --split ,$(SPLIT)) \
     $(if $(LISTS),--splits "$(LISTS)") -o "$(MANIFEST)"
 $(BIN)/labelgen extract --manifest "$(MANIFEST)" --root "$(DATA_ROOT)" --out "$(OUT)" \
@@ -59,6 +62,7 @@ PRETRAIN    = $(if $(filter demo,$(DATASET)),$(SMALL_DEMO) --epochs 8,--recipe $
 MADE        = $(if $(shell test -e "$(OUT)/run.json" && echo made),,labels-$(DATASET))
 
 pretrain: $(MADE) $(VENV)/.train  ## pre-train C3D on the shards of DATASET; of the demo, in a few CPU minutes
+	$(if $(NAMED),$(BIN)/python workflows/root.py "$(OUT)" "$(DATA_ROOT)")
 	$(BIN)/train pretrain --labels "$(OUT)" --out "$(RUN)" $(PRETRAIN) $(TRAIN_FLAGS)
 
 demo: labels-demo $(VENV)/.train  ## labels, a short pretrain, and its curve as a picture

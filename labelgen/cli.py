@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,10 @@ def manifest(
 
     for line in write_dataset_manifest(dataset, output, root=root, lists=lists, splits=splits):
         click.echo(line, err=True)
+    # Make goes on by itself.
+    if "MAKELEVEL" not in os.environ:
+        words = ("labelgen", "extract", "--manifest", output, "--root", root, "--out", "shards")
+        click.echo(f"next: {shlex.join(map(str, words))}", err=True)
 
 
 @main.command()
@@ -301,7 +306,7 @@ def index(shards: Path, output: Path) -> None:
     from labelgen.shards.index import write_index
 
     clips = write_index(shards, output)
-    click.echo(f"{output}: {clips} clips", err=True)
+    click.echo(f"{output}: {count_text(clips, 'clip')}", err=True)
 
 
 if __name__ == "__main__":

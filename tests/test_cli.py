@@ -41,6 +41,21 @@ def test_the_whole_way(videos, tmp_path):
     assert "absent" in found.stdout
 
 
+@pytest.mark.parametrize("by_make", [False, True])
+def test_the_next_command_can_be_pasted_and_make_goes_on_by_itself(tmp_path, monkeypatch, by_make):
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    if by_make:
+        monkeypatch.setenv("MAKELEVEL", "1")
+    root, output = tmp_path / "my videos", tmp_path / "m v.csv"
+    root.mkdir()
+    (root / "a.avi").touch()
+    found = invoke("manifest", "folder", "--root", root, "-o", output)
+    assert "folder all: 1 of 1 video\n" in found.stderr
+    words = f"labelgen extract --manifest '{output}' --root '{root}' --out shards"
+    assert (f"next: {words}\n" in found.stderr) != by_make
+    assert ("next: " in found.stderr) != by_make
+
+
 def test_extract_alone_takes_the_current_folder(videos, monkeypatch):
     monkeypatch.chdir(videos)
     found = invoke("extract", "--workers", 32, "--flow", "dis", "--crops", "center")

@@ -26,7 +26,7 @@ MAY_USE = {
     "train.tasks": {"labelgen.labels", "train.models", "train.recipe", "train.metrics"},
     "train.evaluate": {
         *("labelgen.labels", "labelgen.shards", "train.data", "train.models"),
-        *("train.metrics", "train.device"),
+        *("train.metrics", "train.device", "train.recipe"),
     },
 }
 # What stands beside the rooms. Whom a room uses is ground itself, and uses no room of train.

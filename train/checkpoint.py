@@ -96,9 +96,9 @@ def load(path: Path) -> dict[str, Any]:
         The file is absent, damaged, or not a checkpoint of this trainer.
     """
     if not path.is_file():
-        raise TrainError(
-            f"There is no checkpoint {path}; give the folder of a `train pretrain` run."
-        )
+        repeated = sorted(path.parent.glob("seed-*"))
+        below = f" below {path.parent}, such as {repeated[0].name}" if repeated else ""
+        raise TrainError(f"There is no checkpoint {path}; give the folder of a run{below}.")
     try:
         with zipfile.ZipFile(path) as archive:
             spoilt = archive.testzip()  # torch looks at no checksum

@@ -579,6 +579,7 @@ def cell(
     from train.evaluate.tables import put
 
     put(result, output, table=number, row=row, column=column, figure=figure, of=of, smoke=smoke)
+    print(f"{output}: {result} is in Table {number}, {row}, {column}", file=sys.stderr)
 
 
 @cli.command()
@@ -606,7 +607,7 @@ def export(run: Path, output: Path) -> None:
     from train.checkpoint import export
 
     export(run, output)
-    print(f"{output}: the backbone of {run}/best.pt", file=sys.stderr)
+    print(f"{output}: the network of {run}/best.pt", file=sys.stderr)
 
 
 @cli.command()

@@ -97,7 +97,9 @@ def run_status(run: Path) -> tuple[str, int]:
         state, message = content["state"], str(content["message"])
         code = EXIT_STOPPED if state == _RUNNING else int(state)
     except (OSError, ValueError, KeyError, TypeError):
-        raise TrainError(f"{run} holds no run; give the --out of `train pretrain`.") from None
+        repeated = sorted(run.glob("seed-*"))
+        below = f" below it, such as {repeated[0].name}" if repeated else ""
+        raise TrainError(f"{run} holds no run; give the folder of one{below}.") from None
     if state != _RUNNING:
         return message, code
     try:

@@ -66,8 +66,9 @@ def locked(folder: Path) -> Iterator[int | None]:
         If another process holds it, or the folder cannot be made.
     """
     try:
-        if folder.is_symlink() and not folder.exists():
-            raise LabelgenError(f"{folder} is a link to nothing; make the folder it leads to")
+        for place in (folder, *folder.parents):
+            if place.is_symlink() and not place.exists():
+                raise LabelgenError(f"{place} is a link to nothing; make the folder it leads to")
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / _LOCK_FILE).open("w")
     except OSError as error:
@@ -140,14 +141,14 @@ def open_run(
     Raises
     ------
     LabelgenError
-        If the folder was begun with other settings, versions or videos; names what differs.
+        If the folder was begun with other settings, versions or videos, names what differs; or if
+        sealed shards lie in it that its record does not know, and the plans neither.
     """
     record = _record(settings, plans)
     found = recorded(folder)
     earlier = _without(found, dropped)
     _check_same_run(folder, earlier or record, record)
-    if not found:
-        _check_strays(folder, plans, record["config_hash"])
+    _check_strays(folder, found.get("plan", {}), plans, record["config_hash"])
     # Before anything is written, since what is left over may be what fills the disk.
     _remove_left_over(folder, held=held)
     for key in _BY_SET:
@@ -198,6 +199,11 @@ def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any
         *_differences("", earlier["config"], record["config"]),
         *_differences("versions.", earlier["versions"], record["versions"]),
     ]
+    if differing:
+        raise LabelgenError(
+            f"{folder} was begun with other settings; choose another --out. "
+            f"Differing (there, now): {'; '.join(differing)}"
+        )
     # Another split may join the folder; one that is there already must not change.
     changed = {
         name
@@ -205,29 +211,34 @@ def _check_same_run(folder: Path, earlier: dict[str, Any], record: dict[str, Any
         for name, now in record[key].items()
         if earlier.get(key, {}).get(name, now) != now
     }
-    differing += [f"the videos of {name}, or their lengths" for name in in_order(changed)]
-    if differing:
+    if changed:
         raise LabelgenError(
-            f"{folder} was begun with other settings; choose another --out. "
-            f"Differing (there, now): {'; '.join(differing)}"
+            f"{folder} was begun with other videos, or other lengths of them, in "
+            f"{', '.join(in_order(changed))}; list those again, or choose another --out"
         )
 
 
-def _check_strays(folder: Path, plans: Sequence[ShardPlan], config_hash: str) -> None:
-    """Refuse to work among sealed shards of the same sets that no record and no plan knows."""
-    planned = {plan.file: rows_digest(plan.rows) for plan in plans}
+def _check_strays(
+    folder: Path, recorded_plan: Collection[str], plans: Sequence[ShardPlan], config_hash: str
+) -> None:
+    """Refuse to work among sealed shards that the record does not know, and the plans neither."""
+    planned = {plan.file: plan for plan in plans}
     sets = {set_of_generation(plan.set_name) for plan in plans}
-    for file in shard_files(folder):
-        seal = read_seal(file)
-        if seal is None:
-            continue
-        known = set_of_generation(set_of(file)[0]) not in sets
-        known |= seal["manifest_sha256"] == planned.get(file.name)
-        if not known or seal["config_hash"] != config_hash:
+    sealed = [
+        (file, seal)
+        for file in shard_files(folder)
+        if set_of(file)[0] not in recorded_plan and (seal := read_seal(file))
+    ]
+    for file, seal in sealed:
+        # What other sets hold is not asked for now, but it may be with another manifest.
+        plan = planned.get(file.name)
+        ours = set_of_generation(set_of(file)[0]) in sets
+        fits = plan and seal["manifest_sha256"] == rows_digest(plan.rows)
+        if seal["config_hash"] != config_hash or (ours and not fits):
             raise LabelgenError(
-                f"{folder} holds {file.name}, made of other videos or with other settings than are "
-                f"asked for, and no {RUN_FILE}; put a copy of it back, ask for what was made, or "
-                "choose another --out"
+                f"{folder} holds {count_text(len(sealed), 'sealed shard')} that no {RUN_FILE} "
+                f"knows, and {file.name} is of other videos or other settings than are asked for; "
+                f"put a copy of {RUN_FILE} back, ask for what was made, or choose another --out"
             )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,6 +171,7 @@ def arrange(
     for name in dropped:
         del known[name]
     classes = _Classes(row for rows in known.values() for row in rows or ())
+    _tell_other_lengths(folder, known, wanted)
     generations = []
     for name, rows in sets.items():
         parts = {part: known[part] for part in known if set_of_generation(part) == name}
@@ -178,7 +179,7 @@ def arrange(
         left = [row for row in map(classes.numbered, rows) if row.path not in paths]
         whole, left = _with_lost(folder, run, parts, left, counted)
         if add and run:
-            _check_elsewhere(folder, name, left, known, grows=bool(parts))
+            _check_elsewhere(folder, name, left, known, sets)
         generations += [Generation(part, kept) for part, kept in whole.items()]
         if left and parts and not add:
             raise LabelgenError(
@@ -212,11 +213,36 @@ def _dropped(
         of_set = set_of_generation(name)
         if of_set not in wanted:
             continue
-        fault = _fault(folder, of_set, rows, wanted[of_set]) if rows else "lost"
+        fault = _fault(folder, name, rows, wanted[of_set]) if rows else "lost"
         if fault and not _has_shards(folder, name, run):
             yield name
         elif fault and rows:
             raise LabelgenError(fault)
+
+
+def _tell_other_lengths(
+    folder: Path,
+    known: Mapping[str, _Rows | None],
+    wanted: Mapping[str, Mapping[str, ManifestRow]],
+) -> None:
+    """Say where a manifest lists other lengths than were planned with: files may be replaced."""
+    other = [
+        (of_set, row, wanted[of_set][row.path].frames)
+        for name, rows in known.items()
+        if (of_set := set_of_generation(name)) in wanted
+        for row in rows or ()
+        if row.frames > 0 and wanted[of_set][row.path].frames not in (row.frames, -1, 0)
+    ]
+    if not other:
+        return
+    of_set, row, frames = other[0]
+    more = f", and {len(other) - 1} more" if len(other) > 1 else ""
+    print(
+        f"{row.path} in {of_set} is listed with {frames} frames, and {folder} was planned with "
+        f"{row.frames}{more}; sealed shards stay as they are: choose another --out if it was "
+        "replaced",
+        file=sys.stderr,
+    )
 
 
 def _has_shards(folder: Path, name: str, run: Mapping[str, Any]) -> bool:
@@ -255,15 +281,14 @@ def _check_elsewhere(
     name: str,
     left: Sequence[ManifestRow],
     known: Mapping[str, _Rows | None],
-    *,
-    grows: bool,
+    sets: Collection[str],
 ) -> None:
-    """Refuse to add a new set of videos that others hold; say so where a known set gets some.
+    """Say that a set gets videos that another holds; refuse it if all names of this call are new.
 
     Raises
     ------
     LabelgenError
-        If the set is new, as under a manifest of another name.
+        If the folder knows none of the sets of this call, as under a manifest of another name.
     """
     wanted = {row.path for row in left}
     twice = {
@@ -275,7 +300,7 @@ def _check_elsewhere(
     if not twice:
         return
     of_set, path = next(iter(twice.items()))
-    if not grows:
+    if not any(set_of_generation(part) in sets for part in known):
         raise LabelgenError(
             f"{folder} holds {path} in {of_set}, and {name} would be a set beside it; give the "
             "--name that the shards were made with, or leave --add away to make another set"
@@ -298,19 +323,21 @@ def _next_name(set_name: str, parts: Iterable[str]) -> str:
 def _fault(
     folder: Path, name: str, there: Sequence[ManifestRow], wanted: Mapping[str, ManifestRow]
 ) -> str:
-    """Return the sentence for known rows of a set that are gone or changed; empty if none is."""
+    """Return the sentence for rows of a generation that are gone or changed; empty if none is."""
+    of_set = set_of_generation(name)
     gone = [row for row in there if row.path not in wanted]
     if gone:
+        undo = "" if name == of_set else f"delete {name}-* to take the addition back, "
         return (
-            f"{folder} was made of more videos: {_counted(gone, 'no longer listed')} in {name}; "
-            "list them again, or choose another --out"
+            f"{folder} was made of more videos: {_counted(gone, 'no longer listed')} in {of_set}; "
+            f"list them again, {undo}or choose another --out"
         )
     for row in there:
         differing = _difference(row, wanted[row.path])
         if differing:
             return (
-                f"{folder} was made of other rows: {row.path} in {name} has {differing}; change it "
-                "back, or choose another --out"
+                f"{folder} was made of other rows: {row.path} in {of_set} has {differing}; change "
+                "it back, or choose another --out"
             )
     return ""
 

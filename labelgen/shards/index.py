@@ -20,6 +20,7 @@ import numpy as np
 from labelgen.errors import LabelgenError
 from labelgen.files import replacing
 from labelgen.labels.crops import central_crop
+from labelgen.progress import count_text
 from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
 from labelgen.shards.generations import set_of_generation
 from labelgen.shards.reader import open_shard
@@ -80,8 +81,8 @@ def _sealed_sets(folder: Path) -> list[tuple[str, Path]]:
     sealed = sum(read_seal(file) is not None for _, file in sets)
     if sealed < len(sets):
         raise LabelgenError(
-            f"{folder} is not complete: {sealed} of {len(sets)} shards are sealed; run the same "
-            "extract command again"
+            f"{folder} is not complete: {sealed} of {count_text(len(sets), 'shard')} sealed; run "
+            "the same extract command again"
         )
     strays = set(shard_files(folder)) - {file for _, file in sets}
     if strays:

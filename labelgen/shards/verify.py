@@ -14,7 +14,7 @@ import numpy as np
 from labelgen.files import partials_in
 from labelgen.geometry import MAX_LEFT, MAX_TOP
 from labelgen.labels.table import LABELS
-from labelgen.progress import each
+from labelgen.progress import count_text, each
 from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
 from labelgen.shards.generations import rows_file, rows_problems
 from labelgen.shards.reader import open_shard
@@ -72,7 +72,7 @@ def _folder_problems(folder: Path, run: dict[str, Any], files: list[Path]) -> It
         for missing in sorted(planned - present[name]):
             yield f"{missing}: is planned but absent; run the same extract command again"
         for stray in sorted(present[name] - planned):
-            yield f"{stray}: is not in the plan of {len(planned)} shards"
+            yield f"{stray}: is not in the plan of {count_text(len(planned), 'shard')}"
     for name in sorted(set(present) - set(run["plan"])):
         yield f"{min(present[name])}: the set {name} is not in the plan"
     for file, partial in partials_in(folder):
@@ -98,7 +98,10 @@ def _shard_problems(file: Path, run: dict[str, Any]) -> Iterator[str]:
     try:
         size = file.stat().st_size
         if size != seal["bytes"]:
-            yield f"has {size} bytes, its seal says {seal['bytes']}"
+            yield (
+                f"has {size} bytes, its seal says {seal['bytes']}; run the same extract command "
+                "again"
+            )
         elif file_digest(file) != seal["sha256"]:
             yield "differs from its seal's SHA-256: damaged or changed; delete it and extract again"
         else:
@@ -120,12 +123,13 @@ def _content_problems(shard: h5py.File, seal: dict[str, Any]) -> Iterator[str]:
     clips, videos = len(shard["clips/video"]), len(shard["videos/path"])
     if (clips, videos) != (seal["clips"], seal["videos"]):
         yield (
-            f"holds {clips} clips of {videos} videos, "
+            f"holds {count_text(clips, 'clip')} of {count_text(videos, 'video')}, "
             f"its seal says {seal['clips']} of {seal['videos']}"
         )
     for name in ("labels", "motion_boundaries", "motion_energy", "frames", "flow", "clips/start"):
         if name in shard and len(shard[name]) != clips:
-            yield f"{name} has {len(shard[name])} rows for {clips} clips"
+            rows = count_text(len(shard[name]), "row")
+            yield f"{name} has {rows} for {count_text(clips, 'clip')}"
     yield from _clip_problems(shard)
     if "labels" in shard:
         yield from _label_problems(shard)
@@ -161,7 +165,7 @@ def _label_problems(shard: h5py.File) -> Iterator[str]:
     if list(labels.attrs["names"]) != [label.name for label in LABELS]:
         yield "labels have other names than this version's"
     if len(crops) != labels.shape[1]:
-        yield f"has {len(crops)} crops but labels of {labels.shape[1]}"
+        yield f"has {count_text(len(crops), 'crop')} but labels of {labels.shape[1]}"
     if ((crops < 0) | (crops > [MAX_TOP, MAX_LEFT])).any():
         yield "some crop lies outside the frame"
     # The released code marks grid labels without motion by 0.

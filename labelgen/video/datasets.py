@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -79,7 +78,8 @@ class SplitFound(NamedTuple):
         """Return one line that holds expected against found."""
         classes = {row.class_name for row in self.rows if row.class_name}
         expected = self.split.videos if self.split.videos >= 0 else len(self.rows + self.missing)
-        line = f"{self.split.dataset} {self.split.split}: {len(self.rows)} of {expected} videos"
+        videos = count_text(expected, "video")
+        line = f"{self.split.dataset} {self.split.split}: {len(self.rows)} of {videos}"
         if classes:
             of_classes = f" of {self.split.classes}" if self.split.classes >= 0 else ""
             line += f", {len(classes)}{of_classes} class{'' if len(classes) == 1 else 'es'}"
@@ -141,9 +141,11 @@ def find_dataset(
 
 def _find_split(split: DatasetSplit, root: Path, lists: Path | None) -> SplitFound:
     if not root.is_dir():
+        # Any folder of videos has no source to get it from.
+        what = f"the videos of {split.dataset} ({split.source})" if split.annotations else "videos"
         raise LabelgenError(
-            f"there is no folder {root.absolute()}; name that of {split.dataset} ({split.source}) "
-            "with --root (DATA_ROOT for make)"
+            f"there is no folder {root.absolute()}; name the one that holds {what} with --root "
+            "(DATA_ROOT for make)"
         )
     videos = root / split.folder if (root / split.folder).is_dir() else root
     listed = _LAYOUTS[split.layout](split, videos, _list_files(split, root, lists))
@@ -156,8 +158,8 @@ def _find_split(split: DatasetSplit, root: Path, lists: Path | None) -> SplitFou
             rows.append(row._replace(path=relative, split=split.split))
     if not rows:
         raise LabelgenError(
-            f"none of the {len(missing)} videos of {split.dataset} {split.split} is below "
-            f"{videos.absolute()}, for example {missing[0]}; get it from {split.source}"
+            f"none of the {count_text(len(missing), 'video')} of {split.dataset} {split.split} is "
+            f"below {videos.absolute()}, for example {missing[0]}; get it from {split.source}"
         )
     return SplitFound(split, rows, missing)
 
@@ -274,8 +276,6 @@ def write_dataset_manifest(
         with replacing(absent) as partial:
             partial.write_text("".join(f"{path}\n" for path in missing), encoding="utf-8")
         lines.append(f"{absent}: all listed videos that are not on disk")
-    files = " ".join(shlex.quote(str(path)) for path in ("--manifest", output, "--root", root))
-    lines.append(f"next: labelgen extract {files} --out shards")
     return lines
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from labelgen.errors import VideoError
 from labelgen.geometry import FRAME_SIZE, frame_size_for_flow
-from labelgen.progress import each
+from labelgen.progress import count_text, each
 from labelgen.video.manifest import ManifestRow
 
 # OpenCV reads its level from the environment when it is loaded, which may have been done before.
@@ -137,7 +137,8 @@ class Video:
             )
         raise VideoError(
             "too_short",
-            f"{self.name} has {self.decoded} frames, fewer than a clip's {clip_length}",
+            f"{self.name} has {count_text(self.decoded, 'frame')}, fewer than a clip's "
+            f"{clip_length}",
         )
 
     def _codec(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -240,8 +241,8 @@ def video_paths(root: Path, *, others: Counter[str] | None = None) -> Iterator[s
 
     Links are followed, since whoever put them there wants it, but every folder is entered once and
     every file listed once: under the name that leads through the fewest links, and of those the
-    first in order. None is followed to a folder that `root` lies in. What is passed over is counted
-    in `others`, by kind.
+    first in order. None is followed to a folder that `root` lies in, and one that leads to nothing
+    is no video. What is passed over is counted in `others`, by kind.
     """
     others = Counter() if others is None else others
     seen = {_identity(folder) for folder in root.resolve().parents}
@@ -258,6 +259,8 @@ def video_paths(root: Path, *, others: Counter[str] | None = None) -> Iterator[s
             suffix = Path(file).suffix.lower()
             if suffix not in VIDEO_SUFFIXES:
                 others[f"*{suffix}" if suffix else "without a suffix"] += 1
+            elif os.path.islink(file) and _leads_nowhere(file):
+                others["linked to nothing"] += 1
             elif _is_new(file, seen, others):
                 yield _text(Path(file).relative_to(root).as_posix())
         turn = sorted(links)
@@ -280,7 +283,7 @@ def _enter(
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
         except OSError:
-            others["unreadable folders"] += 1
+            others["unreadable"] += 1
             continue
         for entry in entries:
             if entry.name.startswith("."):
@@ -301,6 +304,15 @@ def _is_new(path: str, seen: set[tuple[int, int] | None], others: Counter[str]) 
         return False
     seen.add(identity)
     return True
+
+
+def _leads_nowhere(link: str) -> bool:
+    try:
+        os.stat(link)
+    except OSError as error:
+        # Of one that may not be followed nobody knows.
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+    return False
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:

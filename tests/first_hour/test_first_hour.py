@@ -162,6 +162,42 @@ def test_ones_own_videos_from_labels_to_a_backbone(labelled, my_videos):
     assert code == 0, seen
 
 
+def test_what_was_made_of_another_folder_of_the_name_is_not_trained_on(clone, tmp_path):
+    roots = [tmp_path / name / "my films" for name in "ab"]
+    for root in roots:
+        write_video(root / "x" / "0.avi", moving_square(48))
+    variables = {"FLAGS": "--crops center --flow dis"}
+    here, there = (f"DATA_ROOT={shlex.quote(str(root))}" for root in roots)
+    code, seen = on_a_terminal(make(f"make labels {here}"), clone, **variables)
+    assert code == 0, seen
+    assert "next: labelgen extract" not in seen
+    assert (clone / "shards" / "my_films" / "run.json").exists()
+    for target in ("labels", "pretrain"):
+        code, seen = on_a_terminal(make(f"make {target} {there}"), clone, **variables)
+        assert code != 0
+        assert f"shards/my_films was made of the videos below {roots[0]}, not" in seen
+        assert "to make" not in seen
+    assert not (clone / "runs" / "my_films").exists()
+    code, seen = on_a_terminal(make(f"make labels {here}"), clone, **variables)
+    assert code == 0, seen
+    assert "nothing to do" in seen
+
+
+def test_shards_in_a_folder_with_a_space_are_not_made_again(clone):
+    (clone / "my shards").mkdir()
+    (clone / "my shards" / "run.json").touch()
+    code, seen = on_a_terminal(make("make -n pretrain OUT='my shards'"), clone)
+    assert code == 0, seen
+    assert 'train pretrain --labels "my shards"' in seen
+    assert "labelgen extract" not in seen
+
+
+def test_the_current_folder_has_a_name(clone):
+    code, seen = on_a_terminal(make("make help DATA_ROOT=."), clone)
+    assert code == 0, seen
+    assert "OUT=shards/clone  RUN=runs/clone" in seen
+
+
 def test_the_demo_stays_out_of_ones_folders(clone, my_videos):
     before = sorted(my_videos.rglob("*"))
     code, seen = on_a_terminal(make(f"make labels DATASET=demo DATA_ROOT={my_videos}"), clone)

@@ -138,7 +138,9 @@ def test_shards_whose_run_record_is_gone_are_not_written_over(videos, tmp_path):
     extract(videos, tmp_path / "s")
     (tmp_path / "s" / "run.json").unlink()
     before = digests(tmp_path / "s")
-    with pytest.raises(LabelgenError, match=r"other settings than are asked for, and no run\.json"):
+    with pytest.raises(
+        LabelgenError, match=r"2 sealed shards that no run\.json knows, and .* settings"
+    ):
         extract(videos, tmp_path / "s", crops="center")
     assert digests(tmp_path / "s") == before
     assert extract(videos, tmp_path / "s").shards == 0  # the same settings write it again
@@ -164,7 +166,9 @@ def test_a_grown_folder_whose_run_record_is_gone_is_left_alone(videos, tmp_path)
     (out / "run.json").unlink()
     before = digests(out)
     for add in (False, True):
-        with pytest.raises(LabelgenError, match=r"and no run\.json; put a copy of it back"):
+        with pytest.raises(
+            LabelgenError, match=r"holds 3 sealed shards that no run\.json knows, and "
+        ):
             extract(videos, out, add=add)
     with pytest.raises(LabelgenError, match=r"holds 3 shards and no run\.json; put a copy"):
         find_problems(out)
@@ -189,3 +193,42 @@ def test_a_run_record_that_is_a_folder_is_damaged_for_all(videos, tmp_path):
     for work in (find_problems, lambda folder: extract(videos, folder)):
         with pytest.raises(LabelgenError, match=r"run\.json is damaged or is no run record"):
             work(tmp_path / "s")
+
+
+def test_a_link_to_nothing_above_a_folder_is_named(videos, tmp_path):
+    (tmp_path / "away").symlink_to(tmp_path / "gone")
+    with pytest.raises(LabelgenError, match="away is a link to nothing; make the folder"):
+        extract(videos, tmp_path / "away" / "s")
+
+
+def test_an_old_copy_of_the_run_record_lets_no_addition_be_written_over(videos, tmp_path):
+    out = tmp_path / "s"
+    extract(videos, out)
+    shutil.copy(out / "run.json", tmp_path)
+    shutil.copy(videos / "walk" / "c.avi", videos / "d.avi")
+    extract(videos, out, add=True)
+    shutil.copy(tmp_path / "run.json", out)
+    shutil.copy(videos / "walk" / "c.avi", videos / "e.avi")
+    before = digests(out)
+    with pytest.raises(
+        LabelgenError, match=r"1 sealed shard that no run\.json knows, and videos\+1"
+    ):
+        extract(videos, out, add=True)
+    assert digests(out) == before
+    (videos / "e.avi").unlink()
+    assert extract(videos, out, add=True).shards == 0  # what was added before is known again
+
+
+def test_other_settings_are_told_without_what_follows_from_them(videos, tmp_path):
+    extract(videos, tmp_path / "s")
+    with pytest.raises(LabelgenError) as raised:
+        extract(videos, tmp_path / "s", clips_per_shard=2)
+    assert str(raised.value).endswith("Differing (there, now): clips_per_shard (3, 2)")
+
+
+def test_failures_are_in_the_order_of_what_was_added(videos, tmp_path):
+    (videos / "y.avi").touch()
+    extract(videos, tmp_path / "s")
+    (videos / "x.avi").touch()
+    extract(videos, tmp_path / "s", add=True)
+    assert [name for name in failures(tmp_path / "s") if len(name) == 5] == ["y.avi", "x.avi"]

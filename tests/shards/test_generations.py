@@ -148,7 +148,7 @@ def test_an_addition_that_was_interrupted_goes_on(videos, tmp_path, monkeypatch)
 def extract_with_a_missing_video(videos, out):
     away = videos / "new" / "1.avi"
     away.rename(videos / "away")
-    away.symlink_to(videos / "nowhere")
+    away.touch()
     try:
         extract(videos, out, add=True, max_failures=0)
     finally:
@@ -447,3 +447,45 @@ def test_class_numbers_that_do_not_hold_are_told_when_something_is_made(videos, 
     assert "a class keeps the number that it had first" in capsys.readouterr().err
     extract(videos, tmp_path / "s")
     assert "a class keeps" not in capsys.readouterr().err
+
+
+def test_a_new_split_joins_with_videos_of_another_while_that_grows(videos, tmp_path, capsys):
+    rows = [ManifestRow(f"run/{name}.avi", "run", 0, "a") for name in "ab"]
+    out, file = tmp_path / "s", tmp_path / "m.csv"
+    write_manifest(rows[:1], file)
+    extract(videos, out, manifest=file)
+    write_manifest([*rows, rows[0]._replace(split="b")], file)
+    extract(videos, out, manifest=file, add=True)
+    assert sorted(read_run(out)["plan"]) == ["m-a", "m-a+1", "m-b"]
+    assert "run/a.avi is added to m-b, and m-a holds it too" in capsys.readouterr().err
+
+
+def test_other_lengths_than_were_planned_with_are_told(videos, tmp_path, capsys):
+    rows = [ManifestRow("run/a.avi", frames=40), ManifestRow("run/b.avi", frames=40)]
+    out, file = tmp_path / "s", tmp_path / "m.csv"
+    write_manifest(rows, file)
+    extract(videos, out, manifest=file)
+    for frames in (40, 0, -1):
+        write_manifest([rows[0]._replace(frames=frames), rows[1]], file)
+        extract(videos, out, manifest=file)
+        assert "is listed with" not in capsys.readouterr().err
+    write_manifest([row._replace(frames=64) for row in rows], file)
+    assert extract(videos, out, manifest=file).shards == 0
+    told = capsys.readouterr().err
+    assert f"run/a.avi in m is listed with 64 frames, and {out} was planned with 40, and 1" in told
+
+
+def test_an_addition_with_shards_can_be_taken_back_by_deleting_them(videos, tmp_path):
+    out = tmp_path / "s"
+    extract(videos, out)
+    before = digests(out)
+    added = add_video(videos, "run/new.avi")
+    extract(videos, out, add=True)
+    added.unlink()
+    with pytest.raises(LabelgenError, match=r"delete videos\+1-\* to take the addition back, or"):
+        extract(videos, out)
+    for file in out.glob("videos+1-*"):
+        file.unlink()
+    extract(videos, out)
+    assert digests(out) == before
+    assert find_problems(out)[1] == []

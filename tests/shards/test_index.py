@@ -108,7 +108,7 @@ def test_more_shards_than_files_may_be_open(videos, tmp_path):
 def test_index_of_an_incomplete_folder_is_refused(videos, tmp_path):
     extract(videos, tmp_path / "s")
     next(iter((tmp_path / "s").glob("*-of-*.json"))).unlink()
-    with pytest.raises(LabelgenError, match="1 of 2 shards are sealed"):
+    with pytest.raises(LabelgenError, match="1 of 2 shards sealed"):
         write_index(tmp_path / "s", tmp_path / "all.h5")
     assert not (tmp_path / "all.h5").exists()
 

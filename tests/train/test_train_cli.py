@@ -244,7 +244,7 @@ def test_status_says_what_came_of_a_run(finished, toy, tmp_path, capsys, monkeyp
     assert train(capsys, monkeypatch, "status", finished)[:2] == (0, "finished\n")
     code, _, said = train(capsys, monkeypatch, "status", tmp_path)
     assert (code, said.count("\n")) == (2, 1)
-    assert "holds no run; give the --out of `train pretrain`" in said
+    assert "holds no run; give the folder of one" in said
     options = ["--labels", toy, "--out", tmp_path / "x", *TINY]
     train(capsys, monkeypatch, "pretrain", *options, "--batch", 99)
     code, out, _ = train(capsys, monkeypatch, "status", tmp_path / "x")

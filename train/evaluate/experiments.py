@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,7 @@ def classify(trial: Trial, labels: str) -> dict[str, Any]:
         if not weights.classes:
             raise TrainError(f"{weights.name} has no classifier; `train finetune` makes one.")
         clips = _features(trial, weights, labels, folder / "logits.h5", rows="clip")
+        _check_classes(clips, labels)
         paths, videos = _numbered(clips.paths)
         known = dict(zip(clips.paths, clips.class_names, strict=True))
         lost = clips.without_clips
@@ -164,6 +166,8 @@ def retrieve(trial: Trial, *, queries: str, gallery: str) -> dict[str, Any]:
         _check_classes(asked, queries)
         _check_classes(searched, gallery)
         names = np.array(asked.class_names), np.array(searched.class_names)
+        if not np.isin(names[0], names[1]).any():
+            raise TrainError(f"{queries} and {gallery} have no class in common.")
         recall = retrieval.recall_at(found, names[0], gallery_classes=names[1], ks=KS)
         retrieval.write_neighbours(
             folder / "neighbours.csv", found, similarities=similarities, queries=asked.paths,
@@ -283,6 +287,10 @@ def recognise_scenes(
         features = _features(trial, weights, labels, folder / "features.h5")
         _check_classes(features, labels)
         names, classes = _numbered(features.class_names)
+        if len(names) < 2:
+            raise TrainError(
+                f"{labels} holds one class, {names[0]}; there is nothing to tell apart."
+            )
         groups = _groups(features.paths, classes, folds=folds, group_by=group_by)
         said = scenes.leave_out(unit(features.values), classes, groups=groups, c=c)
         _write_said(folder / "predictions.csv", features, [names[place] for place in said])
@@ -386,6 +394,7 @@ def _draw_neighbours(folder: Path, output: Path, *, queries: str, gallery: str) 
     try:
         from matplotlib.figure import Figure
     except ImportError:
+        print("no picture of neighbours: matplotlib is not installed", file=sys.stderr)
         return
     with (folder / "neighbours.csv").open(encoding="utf-8", newline="") as stream:
         found = [row for row in csv.DictReader(stream) if int(row["rank"]) < _ACROSS]

@@ -143,7 +143,7 @@ def compute(
         with begun.open("a+b") as file:
             _lock(file, output)
             # Whoever held it before may have finished meanwhile.
-            if not output.exists() or (renew and _record_of(output) != record):
+            if not output.exists() or (renew and not _holds(output, record)):
                 plan = _planned(shards, protocol, rows=rows)
                 _append(weights, shards, plan, file, record=record, machine=machine, batch=batch)
                 with replacing(output) as partial:
@@ -170,6 +170,13 @@ def _checked_shape(output: Path, record: dict[str, Any]) -> tuple[int, int]:
     with _opened(output) as file:
         shape = file["features"].shape
     return int(shape[0]), int(shape[1])
+
+
+def _holds(output: Path, record: dict[str, Any]) -> bool:
+    try:
+        return _record_of(output) == record
+    except TrainError:  # damaged
+        return False
 
 
 def _record_of(output: Path) -> dict[str, Any]:
@@ -359,7 +366,10 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             raise TrainError(
                 f"{path} does not exist; `train features` writes such files."
             ) from None
-        raise TrainError(f"{path} is damaged ({error}); delete it and make it again.") from None
+        reason = "a folder" if path.is_dir() else str(error).splitlines()[0]
+        raise TrainError(
+            f"{path} is damaged, or no file of features ({reason}); name another one."
+        ) from None
 
 
 def unit(values: np.ndarray) -> np.ndarray:

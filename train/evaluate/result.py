@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from train import TrainError
 from train.device import Machine
 from train.evaluate.protocols import Protocol
 from train.models.weights import Weights, read_weights
+from train.recipe import SCRATCH
 
 RESULT_FILE = "result.json"
 FORMAT = "motion-appearance-result"
@@ -101,6 +102,11 @@ def measured(command: str, trial: Trial, measure: Measure, **details: Any) -> di
     runs, scratch = ([read_weights(run) for run in kind] for kind in (trial.runs, trial.scratch))
     _check_repetitions(runs, runs[0])
     _check_repetitions(scratch, runs[0])
+    for weights in scratch:
+        if weights.begun != SCRATCH:
+            raise TrainError(
+                f"{weights.name} was not trained from scratch; name another --scratch."
+            )
     random = [runs[0].randomised(seed) for seed in range(trial.seeds)]
     out = trial.out
     outcomes = {
@@ -150,6 +156,11 @@ def _check_repetitions(several: Sequence[Weights], first: Weights) -> None:
         if weights.recipe.network() != first.recipe.network():
             raise TrainError(
                 f"{weights.name} is another network than {first.name}; only like can be compared."
+            )
+        if replace(weights.recipe, seed=0) != replace(several[0].recipe, seed=0):
+            raise TrainError(
+                f"{weights.name} was trained by another recipe than {several[0].name}; repetitions "
+                "differ in their seed alone."
             )
 
 

@@ -93,8 +93,11 @@ def put(
             f"{result} is of `train {found['command']}`; Table {table} takes `train "
             f"{MEASURED_BY[table]}`."
         )
-    new = _cell(found, figure, of=of, where=result)
-    _check_scratch(found, table, row, where=result)
+    try:
+        new = _cell(found, figure, of=of, where=result)
+        _check_scratch(found, table, row, where=result)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainError(f"{result} is damaged ({error!r}); evaluate again.") from None
     key = {"table": str(table), "row": row, "column": column}
     new |= {**key, "paper": str(paper), "smoke": "smoke" if smoke else ""}
     try:
@@ -109,6 +112,8 @@ def put(
 
 def _replace(output: Path, key: dict[str, str], new: dict[str, str]) -> None:
     cells = _read(output)
+    if new["smoke"] and any(not c["smoke"] and key.items() <= c.items() for c in cells):
+        raise TrainError(f"{output} holds a real result in this cell; name another file for smoke.")
     kept = [cell for cell in cells if any(cell[name] != value for name, value in key.items())]
     order = [(n, r, c) for n, rows in PAPER.items() for r, columns in rows.items() for c in columns]
     kept = sorted([*kept, new], key=lambda c: order.index((int(c["table"]), c["row"], c["column"])))

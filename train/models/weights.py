@@ -17,6 +17,8 @@ from train.models.heads import ClassifierNet, initialise
 from train.models.registry import make_backbone
 from train.recipe import FinetuneRecipe, PretrainRecipe, Recipe
 
+_CLIP = (16, 112, 112, 3)
+
 
 @dataclass(frozen=True, eq=False)
 class Weights:
@@ -35,6 +37,8 @@ class Weights:
     shards : tuple of str
         Hashes of the shards that it was trained on, and chosen by, as `ShardSet.content`, where
         they are known.
+    begun : str
+        Hash of the weights that a fine-tuned network began from, or `train.recipe.SCRATCH`.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Weights:
     head: dict[str, torch.Tensor]
     classes: tuple[str, ...] = ()
     shards: tuple[str, ...] = ()
+    begun: str = ""
 
     def digest(self) -> str:
         """Return a hash of the network and of all weights."""
@@ -113,7 +118,17 @@ class FeatureNet(nn.Module):
             ``conv5`` after its ReLU, (B, 256, 2, 7, 7) for C3D; ``pool5``, (B, 4096) for C3D; of a
             fine-tuned network also ``fc6`` and ``fc7`` after their ReLU where it has them, and
             ``logits``, (B, classes).
+
+        Raises
+        ------
+        TrainError
+            These are no such clips.
         """
+        if clips.dtype != torch.uint8 or clips.shape[1:] != _CLIP:
+            raise TrainError(
+                f"Clips are (B, 16, 112, 112, 3) uint8, RGB from 0 to 255, not "
+                f"{tuple(clips.shape)} {clips.dtype}."
+            )
         return self._net.stages(clips)
 
 
@@ -157,7 +172,7 @@ def read_weights(source: str | Path) -> Weights:
 def _of_checkpoint(path: Path) -> Weights:
     content = checkpoint.load(path)
     weights = _weights(str(path), content["model"], content["recipe"], content.get("classes", ()))
-    return replace(weights, shards=_shards(content["labels"]))
+    return _known(weights, content["labels"])
 
 
 def _of_export(path: Path) -> Weights:
@@ -176,11 +191,13 @@ def _of_export(path: Path) -> Weights:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainError(f"{path} is damaged or was not exported by `train` ({error}).") from None
     named = {n if n.startswith("head.") else f"backbone.{n}": t for n, t in content.items()}
-    return replace(_weights(str(path), named, recipe, classes), shards=_shards(labels))
+    return _known(_weights(str(path), named, recipe, classes), labels)
 
 
-def _shards(labels: dict[str, str]) -> tuple[str, ...]:
-    return tuple(labels[key] for key in ("shards", "held-out shards") if key in labels)
+def _known(weights: Weights, labels: dict[str, str]) -> Weights:
+    """Return weights with what a run recorded of the data that it learnt from."""
+    shards = tuple(labels[key] for key in ("shards", "held-out shards") if key in labels)
+    return replace(weights, shards=shards, begun=labels.get("weights", ""))
 
 
 def _of_torchvision(path: Path) -> Weights | None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -13,12 +14,12 @@ from train.evaluate.protocols import PROTOCOLS
 from train.evaluate.result import Outcome, Trial, measured, read_result, table
 from train.evaluate.tables import PAPER, put
 from train.models.weights import Weights
-from train.recipe import PretrainRecipe
+from train.recipe import SCRATCH, PretrainRecipe
 
 
 def weights_of(seed):
     drawn = Weights(f"run{seed}", PretrainRecipe(width=0.02), {}, {}).randomised(seed + 10)
-    return Weights(f"run{seed}", drawn.recipe, drawn.backbone, drawn.head)
+    return replace(drawn, name=f"run{seed}", begun=SCRATCH)
 
 
 def outcome_of(weights, folder):
@@ -56,6 +57,45 @@ def test_means_and_standard_errors_by_hand(tmp_path):
 def test_one_run_named_twice_is_no_repetition(tmp_path):
     with pytest.raises(TrainError, match=r"2 runs hold only 1 different networks \(first: run0\)"):
         measured("evaluate", trial_of(tmp_path, [0, 0]), outcome_of)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"begun": "abc"}, "run9 was not trained from scratch"),
+        (
+            {"recipe": PretrainRecipe(width=0.02, pixels="unit")},
+            "run9 is another network than run0",
+        ),
+    ],
+)
+def test_what_is_no_training_from_scratch_stands_beside_nothing(
+    tmp_path, monkeypatch, change, sentence
+):
+    def changed(name):
+        weights = weights_of(int(name))
+        return replace(weights, **change) if name == "9" else weights
+
+    monkeypatch.setattr(result_module, "read_weights", changed)
+    with pytest.raises(TrainError, match=sentence):
+        result_of(tmp_path)
+
+
+def test_runs_of_other_recipes_are_no_repetitions(tmp_path, monkeypatch):
+    def changed(name):
+        return replace(weights_of(int(name)), recipe=PretrainRecipe(width=0.02, lr=0.1 + int(name)))
+
+    monkeypatch.setattr(result_module, "read_weights", changed)
+    with pytest.raises(TrainError, match="run1 was trained by another recipe than run0"):
+        result_of(tmp_path, runs=2, scratch=0)
+
+
+def test_a_smoke_takes_no_real_results_place(tmp_path):
+    result_of(tmp_path / "r", command="scenes")
+    cell = {"table": 6, "row": "ours", "column": "yupenn"}
+    put(tmp_path / "r", tmp_path / "t.csv", **cell)
+    with pytest.raises(TrainError, match="holds a real result in this cell"):
+        put(tmp_path / "r", tmp_path / "t.csv", **cell, smoke=True)
 
 
 def test_notes_of_all_runs_are_told_once(tmp_path):

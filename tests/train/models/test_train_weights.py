@@ -115,8 +115,14 @@ def test_it_is_in_inference_mode_and_gives_no_gradients(runs):
     torch.testing.assert_close(one, both[:1])  # batch norm looks at no batch
     assert not one.requires_grad
     with torch.enable_grad():
-        asked = load_backbone(runs / "classes")(clips(1).float().requires_grad_())
+        asked = load_backbone(runs / "classes").requires_grad_()(clips(1))
     assert not any(values.requires_grad for values in asked.values())
+
+
+@pytest.mark.parametrize("wrong", [clips(1).float(), clips(1)[0], clips(1).movedim(4, 1)])
+def test_what_is_no_clip_is_told(runs, wrong):
+    with pytest.raises(TrainError, match=r"Clips are \(B, 16, 112, 112, 3\) uint8, RGB"):
+        load_backbone(runs / "labels")(wrong)
 
 
 @pytest.mark.parametrize("name", ["r3d-18", "r2plus1d-18"])
