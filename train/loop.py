@@ -77,7 +77,7 @@ class Run:
         self.share = Share(ranks.rank, ranks.count, machine.accumulate)
         clips_per_step = recipe.batch // recipe.views
         smallest = clips_per_step // (ranks.count * machine.accumulate) * recipe.views
-        if smallest < job.least:
+        if max(smallest, 1) < job.least:  # a rank without a sample looks at one
             raise TrainError(
                 f"--batch {recipe.batch} over {ranks.count} ranks and --accumulate "
                 f"{machine.accumulate} leaves {smallest} samples at a time, and this needs "
