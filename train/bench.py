@@ -24,6 +24,7 @@ from train.data.loader import PREFETCH, Batch, Loader
 from train.data.sampler import Order
 from train.data.shards import ShardSet, open_shards
 from train.device import Machine, choose_device, describe, use_bf16
+from train.metrics import VALUES
 from train.models.heads import set_rate
 from train.ranks import Ranks
 from train.recipe import PretrainRecipe
@@ -171,7 +172,8 @@ class Step:
         self, recipe: PretrainRecipe, machine: Machine, device: torch.device, *, plain: bool = False
     ) -> None:
         moments = torch.stack([torch.zeros(27), torch.ones(27)])
-        task = Pretraining(recipe, moments=moments, device=device)
+        known = {"moments": moments, "counts": torch.ones(27, VALUES)}
+        task = Pretraining(recipe, known=known, device=device)
         layout = torch.contiguous_format if plain else torch.channels_last_3d
         self._learner = Learner(
             task, recipe=recipe, machine=machine, ranks=Ranks(), device=device, layout=layout

@@ -111,7 +111,8 @@ def load(path: Path) -> dict[str, Any]:
         raise TrainError(f"{path} is damaged or not a checkpoint ({reason}).") from None
     if found != (FORMAT, FORMAT_VERSION) or not content.keys() >= _KEYS:
         raise TrainError(f"{path} is not a checkpoint of this trainer (it says {found}).")
-    content["prepared"] = {key: content[key] for key in ("moments", "classes") if key in content}
+    known = ("moments", "counts", "classes")
+    content["prepared"] = {key: content[key] for key in known if key in content}
     return content
 
 

@@ -21,8 +21,10 @@ from train.recipe import (
     BACKBONES,
     FINETUNE_RECIPES,
     INITS,
+    LOSSES,
     PIXELS,
     RECIPES,
+    SCHEDULES,
     SCRATCH,
     STILL,
     TARGETS,
@@ -127,7 +129,8 @@ def _schedule_options(of: _Options) -> Callable[[Any], Any]:
         of.of("--views", "Samples cut from each clip that is read.", type=int),
         of.of("--epochs", "Passes over the clips.", type=int),
         of.of("--lr", "Learning rate.", type=float),
-        of.of("--lr-every", "Epochs between divisions of the rate by 10.", type=int),
+        of.of("--schedule", "Of the learning rate.", type=click.Choice(SCHEDULES)),
+        of.of("--lr-every", "Of step: epochs between divisions of the rate by 10.", type=int),
         of.of("--weight-decay", "On the weights that decay.", type=float),
         of.of("--clip-grad", "Largest norm of a step's gradient; 0 takes any.", type=float),
     )
@@ -203,6 +206,12 @@ def cli() -> None:
 @_run_options("runs/pretrain")
 @pretrain_recipe_option
 @_schedule_options(_PRETRAIN)
+@_PRETRAIN.of(
+    "--loss",
+    "Regress labels as numbers (mse), or learn how likely each value is: of the labels (ce), of "
+    "their neighbours too (ce-soft), or of what they are the largest of (statistics).",
+    type=click.Choice(LOSSES),
+)
 @_PRETRAIN.of("--tasks", "Label name prefixes, by comma: motion, motion/grid, ...")
 @_PRETRAIN.of("--motion-weight", "Of the branch in the loss.", type=float)
 @_PRETRAIN.of("--appearance-weight", "Of the branch in the loss.", type=float)

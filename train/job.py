@@ -13,8 +13,8 @@ import torch
 from train import TrainError
 from train.data.answers import Answers, ClassAnswers, LabelAnswers
 from train.data.classes import checked_classes, videos_of
-from train.data.shards import ShardSet
-from train.data.split import Data, label_moments, open_data
+from train.data.shards import FIELDS, ShardSet
+from train.data.split import Data, label_knowledge, open_data
 from train.models.weights import Weights, read_weights
 from train.recipe import SCRATCH, FinetuneRecipe, PretrainRecipe, Recipe
 from train.tasks.finetune import Finetuning
@@ -85,15 +85,34 @@ class PretrainJob(Job):
                 f"--views {self.recipe.views}: these shards have {crops} crops, so only "
                 f"{2 * crops} views of a clip."
             )
-        return {"moments": label_moments(data)}
+        return dict(label_knowledge(data))
 
     def task(self, prepared: dict[str, Any], device: torch.device) -> Task:
         """Return the regression of labels."""
-        return Pretraining(self.recipe, moments=prepared["moments"], device=device)
+        return Pretraining(self.recipe, known=prepared, device=device)
 
     def answers(self, data: Data, prepared: dict[str, Any]) -> tuple[Answers, Answers | None]:
         """Return labels of crops."""
-        return LabelAnswers(data.train), LabelAnswers(data.held) if data.held else None
+        fields = self._fields(data)
+        held = LabelAnswers(data.held, fields=fields) if data.held else None
+        return LabelAnswers(data.train, fields=fields), held
+
+    def _fields(self, data: Data) -> tuple[str, ...]:
+        if self.recipe.loss != "statistics":
+            return ()
+        sets = {self.labels: data.train, self.val: data.held or data.train}
+        for place, shards in sets.items():
+            if "motion_boundaries" not in shards.fields:
+                raise TrainError(
+                    f"{place} has no motion boundaries (extracted with --no-boundaries?), which "
+                    "--loss statistics needs."
+                )
+            if shards.profile != "paper":
+                raise TrainError(
+                    f"{place} holds labels of profile {shards.profile}, and --loss statistics is "
+                    "of the paper's rules; choose another loss."
+                )
+        return tuple(name for name in FIELDS if all(name in s.fields for s in sets.values()))
 
 
 @dataclass(frozen=True)

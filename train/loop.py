@@ -108,7 +108,6 @@ class Run:
             epoch=progress.epoch, epochs=recipe.epochs, steps=steps, batch=recipe.batch,
             quiet=not self.ranks.chief,
         )  # fmt: skip
-        set_rate(self.learner.optimizer, recipe.rate(progress.epoch))
         self.learner.net.train()
         keys = self.order.steps_of(progress.epoch, start=progress.step)
         batches = clock.waiting(self.loader.read(part for k in keys for part in self.share.of(k)))
@@ -133,6 +132,8 @@ class Run:
     def _launch(self, step: int, parts: list[Batch], stop: StopRequest) -> _Launched:
         # Dropout is a function of the step, and of nothing that a restart could lose.
         torch.manual_seed(self._noise(step))
+        done = self.progress.epoch + (step - 1) / self.order.steps
+        set_rate(self.learner.optimizer, self.recipe.rate(done))
         report = self.learner.step(parts, figures=self.figures, stopping=stop.asked)
         return _Launched(step, [clip for part in parts for clip in part.clips], report)
 

@@ -10,18 +10,46 @@ labels. Chance is the share of the most frequent value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
+
+from labelgen import LABELS
+from train.values import UNITS, kind_of
 
 VALUES = 17  # labels run from 1 to at most 16; the released code's also know 0
 NO_LABEL = 255
 """In place of each label of a sample that stands for no clip, and counts nowhere."""
 NO_CLASS = -1
 """In place of a class: none that is known."""
+LABEL_VALUES = {label.name: label.cardinality for label in LABELS}
+_ROWS = 8  # sums before those of values
+_SURPRISE = 1e-3  # nats: of less there is nothing to gain
 TOP = (1, 5)
 """A class is told by the k likeliest, for each k of these; of so few classes it says nothing."""
+
+
+class Reading(NamedTuple):
+    """What a network says of C labels of a batch, in the same terms whatever it was asked.
+
+    Attributes
+    ----------
+    expected : (B, C) float32
+        The number it expects, in label units.
+    value : (B, C) float32
+        The value it would bet on, a whole number.
+    surprise : (B, C) float32 or None
+        - log of how likely it thought the true value, in nats; None where it says no such thing.
+    """
+
+    expected: torch.Tensor
+    value: torch.Tensor
+    surprise: torch.Tensor | None
+
+
+Judge = Callable[[torch.Tensor, Any], tuple[torch.Tensor, torch.Tensor, Reading]]
 
 
 class LabelStats:
@@ -31,68 +59,162 @@ class LabelStats:
     ----------
     names : sequence of str
         Names of the C labels, branch first (``motion/...``).
-    cardinality : sequence of int
-        Number of values of each.
+    distances : (C, 16, 16) float32
+        How far the values of each label lie apart, see `train.values`.
+    judge : callable
+        Takes predictions and targets; returns labels (B, C), their loss (B, C) and a `Reading`.
     """
 
     def __init__(
-        self, names: Sequence[str], cardinality: Sequence[int], *, device: torch.device
+        self, names: Sequence[str], *, distances: torch.Tensor, judge: Judge, device: torch.device
     ) -> None:
         self.names = list(names)
-        self.cardinality = torch.tensor(cardinality, device=device)
-        # Rows: clips, sum y, sum y^2, sum (y - p)^2, hits, then how often each value occurs.
-        self.sums = torch.zeros(5 + VALUES, len(names), dtype=torch.float64, device=device)
+        self._distances, self._judge = distances.to(device), judge
+        # Rows: clips, sum y, sum y^2, sum (y - p)^2, hits, losses, surprise, distance; then how
+        # often each value occurs.
+        self.sums = torch.zeros(_ROWS + VALUES, len(names), dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def add(self, predicted: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch: both (B, C), in label units."""
+    def add(self, predicted: torch.Tensor, targets: Any) -> None:
+        """Add a batch, as the judge takes it."""
+        labels, losses, said = self._judge(predicted, targets)
         there = labels != NO_LABEL
-        p, y = predicted.double(), labels.double() * there
-        rounded = p.round().clamp(min=1).minimum(self.cardinality)
+        p, y = said.expected.double(), labels.double() * there
+        surprise = torch.full_like(p, torch.nan) if said.surprise is None else said.surprise
+        apart = self._distances[torch.arange(len(self.names)), place(labels), place(said.value)]
         seen = torch.nn.functional.one_hot(y.long(), VALUES) * there[..., None]
-        rows = [there, y, y * y, (y - p) ** 2 * there, (rounded == y) & there]
+        rows = [there, y, y * y, (y - p) ** 2 * there, (said.value == y) & there]
+        rows += [losses, surprise.double().where(there, 0), apart * there]
         self.sums += torch.cat([torch.stack([row.sum(0) for row in rows]), seen.sum(0).T])
 
     def is_empty(self) -> bool:
         """Whether no clip was added."""
         return not self.sums[0].any()
 
-    def mse(self) -> torch.Tensor:
-        """(C,) mean squared error of each label, float32."""
-        return (self.sums[3] / self.sums[0]).float()
+    def losses(self) -> torch.Tensor:
+        """(C,) mean loss of each label, float32."""
+        return (self.sums[5] / self.sums[0]).float()
 
-    def report(self, training_mean: torch.Tensor) -> dict[str, Any]:
-        """Figures per branch and label; None where labels do not vary.
+    def report(self, training_mean: torch.Tensor, training: torch.Tensor) -> dict[str, Any]:
+        """Figures per branch, kind and label; None where there is nothing to compare with.
 
         Parameters
         ----------
         training_mean : (C,) tensor
             Of the labels, the yardstick of skill.
+        training : (C, 17) tensor
+            How many training clips have each value from 0 to 16: the prior.
         """
-        clips, y, yy, errors, hits = self.sums[:5].cpu()
-        spread = yy - y * y / clips
-        mean = training_mean.cpu().double()
-        distance = yy - 2 * mean * y + clips * mean**2
-        chance = self.sums[5:].cpu().amax(0) / clips
-        labels = {
-            name: {
-                "mse": float(errors[i] / clips[i]),
-                "explained_variance": _explained(errors[i], spread[i]),
-                "skill": _explained(errors[i], distance[i]),
-                "accuracy": float(hits[i] / clips[i]),
-                "chance": float(chance[i]),
-            }
-            for i, name in enumerate(self.names)
+        squares = self._squares(training_mean)
+        labels = self._labels(squares, training.cpu().double())
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for name, figures in labels.items():
+            groups.setdefault(f"{name.split('/')[0]}: {kind_of(name)}", []).append(figures)
+        return {
+            "clips": int(self.sums[0, 0]),
+            "branches": self._branches(squares, labels),
+            "kinds": {kind: _means(members) for kind, members in groups.items()},
+            "labels": labels,
         }
-        branches = {}
+
+    def _squares(self, training_mean: torch.Tensor) -> torch.Tensor:
+        """(3, C): sums of squared distances from what was predicted, own mean, training mean."""
+        clips, y, yy, errors = self.sums[:4].cpu()
+        mean = training_mean.cpu().double()
+        return torch.stack([errors, yy - y * y / clips, yy - 2 * mean * y + clips * mean**2])
+
+    def _labels(self, squares: torch.Tensor, training: torch.Tensor) -> dict[str, dict[str, Any]]:
+        sums, apart = self.sums.cpu(), self._distances.cpu().double()
+        seen = sums[_ROWS:] / sums[0]
+        told = {}
+        for i, name in enumerate(self.names):
+            errors, spread, distance = squares[:, i]
+            clips, hits, surprise, away = (float(sums[row, i]) for row in (0, 4, 6, 7))
+            prior = _Prior(training[:, i], values=LABEL_VALUES[name], apart=apart[i])
+            told[name] = {
+                "mse": float(errors / clips),
+                "explained_variance": _explained(errors, spread),
+                "skill": _explained(errors, distance),
+                "accuracy": hits / clips,
+                "chance": float(seen[:, i].max()),
+                "prior_accuracy": prior.accuracy(seen[:, i]),
+                "information": prior.information(surprise / clips, seen[:, i]),
+                "distance": away / clips,
+                "prior_distance": prior.distance(seen[:, i]),
+            }
+            if kind_of(name) not in UNITS:
+                told[name] |= {"distance": None, "prior_distance": None}
+        return told
+
+    def _branches(
+        self, squares: torch.Tensor, labels: dict[str, dict[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        branches, clips = {}, self.sums[0].cpu()
         for branch in dict.fromkeys(name.split("/")[0] for name in self.names):
             mine = [i for i, name in enumerate(self.names) if name.split("/")[0] == branch]
+            errors, spread, distance = squares[:, mine].sum(1)
             branches[branch] = {
-                "mse": float(errors[mine].sum() / clips[mine].sum()),
-                "explained_variance": _explained(errors[mine].sum(), spread[mine].sum()),
-                "skill": _explained(errors[mine].sum(), distance[mine].sum()),
+                "mse": float(errors / clips[mine].sum()),
+                "explained_variance": _explained(errors, spread),
+                "skill": _explained(errors, distance),
+                "macro": _means([labels[self.names[i]] for i in mine], leave_out=("mse",)),
             }
-        return {"clips": int(clips[0]), "branches": branches, "labels": labels}
+        return branches
+
+
+class _Prior:
+    """What one knows of a label before seeing a clip: how often training clips have each value.
+
+    Half a clip more of each value, so that nothing is impossible.
+    """
+
+    def __init__(self, counts: torch.Tensor, *, values: int, apart: torch.Tensor) -> None:
+        there = torch.zeros_like(counts)
+        there[0], there[1 : values + 1] = counts[0] > 0, 1
+        self._shares = (counts + 0.5 * there) / (counts + 0.5 * there).sum()
+        self._apart, self._values = apart, values
+
+    def accuracy(self, seen: torch.Tensor) -> float:
+        return float(seen[self._shares.argmax()])
+
+    def information(self, surprise: float, seen: torch.Tensor) -> float | None:
+        """Return what share of the prior's surprise is gone; None where there is none."""
+        logs = self._shares.log()
+        alone = -float((seen * logs.masked_fill(~torch.isfinite(logs), 0)).sum())
+        told = 1 - surprise / alone if alone > _SURPRISE else math.nan
+        return None if math.isnan(told) else told
+
+    def distance(self, seen: torch.Tensor) -> float:
+        """Return the mean distance of the constant that is nearest to the training clips."""
+        found = place_shares(self._shares) @ self._apart
+        best = int(found[: self._values].argmin())
+        return float(place_shares(seen) @ self._apart[:, best])
+
+
+def place(labels: torch.Tensor) -> torch.Tensor:
+    """1-based labels -> int64 places from 0.
+
+    `NO_LABEL` and 0 are the first: a clip without motion has location 1 by our rules, where the
+    released code says 0.
+    """
+    return torch.where(labels == NO_LABEL, 0, labels.long() - 1).clamp(min=0)
+
+
+def place_shares(shares: torch.Tensor) -> torch.Tensor:
+    """(17,) shares of values from 0 -> (16,) shares of places."""
+    placed = shares[1:].clone()
+    placed[0] += shares[0]
+    return placed
+
+
+def _means(members: list[dict[str, Any]], leave_out: Sequence[str] = ()) -> dict[str, float | None]:
+    """Mean of each figure over labels that have it."""
+    means: dict[str, float | None] = {}
+    for figure in members[0]:
+        if figure not in leave_out:
+            known = [member[figure] for member in members if member[figure] is not None]
+            means[figure] = sum(known) / len(known) if known else None
+    return means
 
 
 def _explained(errors: torch.Tensor, spread: torch.Tensor) -> float | None:

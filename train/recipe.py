@@ -28,6 +28,8 @@ PIXELS: dict[str, tuple[Any, Any]] = {
 The paper is silent, the release is raw. ``kinetics`` is what torchvision's Kinetics weights were
 trained with, ``mean`` what MMAction2 takes in place of C3D's mean volume.
 """
+LOSSES = ("mse", "ce", "ce-soft", "statistics")
+SCHEDULES = ("step", "one-cycle")
 INITS = ("release", "kaiming", "c3d")
 TARGETS = ("raw", "standard")
 DECAYS = ("linear", "all")
@@ -35,7 +37,7 @@ SCRATCH = "scratch"
 """In place of weights to begin from: none."""
 _CHOICES = {
     "backbone": BACKBONES, "pixels": tuple(PIXELS), "init": INITS, "targets": TARGETS,
-    "decay": DECAYS,
+    "decay": DECAYS, "loss": LOSSES, "schedule": SCHEDULES,
 }  # fmt: skip
 _MOST = {"width": 8, "lr": 1e6, "seed": 2**63, "dropout": 1}
 _POSITIVE = ("batch", "views", "epochs", "lr_every", "lr", "width")
@@ -49,6 +51,9 @@ STILL = 0.05
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
+_RISE = 0.3
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What every task shares. Each default is the paper's, or the release's where it is silent."""
@@ -59,7 +64,8 @@ class Recipe:
     views: int = 1  # samples cut from each clip that a step reads (paper and release: 1)
     epochs: int = 20  # (paper)
     lr: float = 0.001  # (paper)
-    lr_every: int = 5  # epochs between divisions of the rate by 10 (paper)
+    schedule: str = "step"  # of the rate: "step" (paper), or "one-cycle"
+    lr_every: int = 5  # of "step": epochs between divisions of the rate by 10 (paper)
     momentum: float = 0.9  # (release)
     weight_decay: float = 0.005  # (release)
     decay: str = "linear"  # weights that decay: fully connected ones, or convolutions too (release)
@@ -92,9 +98,19 @@ class Recipe:
                 known = ", ".join(_CHOICES[name])
                 raise TrainError(f"{name} must be one of {known}, not {values[name]!r}.")
 
-    def rate(self, epoch: int) -> float:
-        """Learning rate of a 0-based epoch: divided by 10 every `lr_every` epochs."""
-        return self.lr * 0.1 ** (epoch // self.lr_every)
+    def rate(self, epochs: float) -> float:
+        """Learning rate after so many epochs, parts of one included.
+
+        ``step`` divides it by 10 every `lr_every` epochs. ``one-cycle`` (Smith and Topin 2019)
+        rises from a 25th of the rate to it in the first 30% of all steps and falls to a
+        10,000th of it, each along half a cosine.
+        """
+        if self.schedule == "step":
+            return self.lr * 0.1 ** (int(epochs) // self.lr_every)
+        done = epochs / self.epochs
+        if done < _RISE:
+            return _cosine(self.lr / 25, self.lr, done / _RISE)
+        return _cosine(self.lr, self.lr / 1e4, (done - _RISE) / (1 - _RISE))
 
     def network(self) -> dict[str, Any]:
         """Return what decides the shape and the input of the backbone, for `make_backbone`."""
@@ -125,8 +141,9 @@ class PretrainRecipe(Recipe):
 
     task: ClassVar[str] = "pretrain"
 
+    loss: str = "mse"  # key of LOSSES (paper: the mean squared error of the 27 numbers)
     tasks: tuple[str, ...] = BRANCHES  # label name prefixes (paper: all 27, and its ablations)
-    motion_weight: float = 1.0  # of the branch's mean squared error in the loss (paper: silent)
+    motion_weight: float = 1.0  # of the branch in the loss (paper: silent)
     appearance_weight: float = 1.0
     targets: str = "raw"  # "raw": the 1-based labels (paper); "standard": zero mean, unit variance
 
@@ -206,6 +223,10 @@ def task_columns(tasks: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
         for branch in BRANCHES
     }
     return {branch: chosen for branch, chosen in columns.items() if chosen}
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def _flag(field: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -101,14 +101,14 @@ class Learner:
 
     def predict(
         self, batch: Batch, *, network: nn.Module | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predictions and targets of a batch on the device, (B, C) float32.
+    ) -> tuple[torch.Tensor, Any]:
+        """Predictions (B, outputs) float32 and targets of a batch on the device.
 
         By `network`, which for gradients is the one that shares them among ranks.
         """
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             predicted = (network or self._forward)(batch.frames)
-        return predicted, self.task.targets(batch.answers)
+        return predicted, self.task.targets(batch)
 
     def step(self, parts: Sequence[Batch], *, figures: Figures, stopping: bool = False) -> Pending:
         """Take one step on this rank's share of a batch, without waiting for the device.

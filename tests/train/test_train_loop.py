@@ -250,7 +250,7 @@ def test_best_is_the_epoch_of_lowest_held_out_loss(toy, tmp_path, monkeypatch):
 
 def test_moments_are_those_of_the_beginning(toy, tmp_path, monkeypatch):
     pretrain(toy, tmp_path / "run", epochs=1)
-    monkeypatch.delattr(job, "label_moments")
+    monkeypatch.delattr(job, "label_knowledge")
     pretrain(toy, tmp_path / "run", epochs=2)
 
 

@@ -4,15 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from train.metrics import NO_LABEL, LabelStats
+from train.metrics import NO_LABEL, LabelStats, Reading
+from train.values import distances
 
 NAMES = ["motion/grid/u_location", "motion/global/u_frame", "appearance/global/color"]
 CARDINALITY = [16, 15, 8]
+COLUMNS = (0, 12, 26)
 MEAN = torch.tensor([8.0, 7.5, 4.0])
+TRAINING = torch.ones(17, 3)
+
+
+def judge(predicted, labels):
+    rounded = predicted.round().clamp(min=1).minimum(torch.tensor(CARDINALITY))
+    losses = (predicted - labels) ** 2 * (labels != NO_LABEL)
+    return labels, losses, Reading(predicted, rounded, None)
 
 
 def stats_of(predicted, labels, parts=1):
-    stats = LabelStats(NAMES, CARDINALITY, device=torch.device("cpu"))
+    stats = LabelStats(NAMES, distances=distances(COLUMNS), judge=judge, device=torch.device("cpu"))
     for p, y in zip(np.array_split(predicted, parts), np.array_split(labels, parts), strict=True):
         stats.add(torch.tensor(p, dtype=torch.float32), torch.tensor(y, dtype=torch.float32))
     return stats
@@ -27,7 +36,7 @@ def drawn():
 
 def test_figures_equal_plain_numpy(drawn):
     predicted, labels = drawn
-    report = stats_of(predicted, labels, parts=7).report(MEAN)
+    report = stats_of(predicted, labels, parts=7).report(MEAN, TRAINING)
     squares = (predicted.astype(float) - labels) ** 2
     spread = (labels - labels.mean(0)) ** 2
     for i, name in enumerate(NAMES):
@@ -52,9 +61,9 @@ def test_figures_equal_plain_numpy(drawn):
 def test_the_best_constant_explains_nothing_and_perfection_everything(drawn):
     _, labels = drawn
     constant = np.broadcast_to(labels.mean(0), labels.shape)
-    for branch in stats_of(constant, labels).report(MEAN)["branches"].values():
+    for branch in stats_of(constant, labels).report(MEAN, TRAINING)["branches"].values():
         assert branch["explained_variance"] == pytest.approx(0, abs=1e-6)
-    for figures in stats_of(labels, labels).report(MEAN)["labels"].values():
+    for figures in stats_of(labels, labels).report(MEAN, TRAINING)["labels"].values():
         assert figures["explained_variance"] == 1
         assert figures["accuracy"] == 1
 
@@ -64,8 +73,8 @@ def test_no_clip_counts_nowhere(drawn):
     labels[3:6, 0] = 0  # a label like others in the released code
     padded = np.concatenate([labels, np.full((7, 3), NO_LABEL)])
     more = np.concatenate([predicted, np.full((7, 3), 5, np.float32)])
-    report = stats_of(predicted, labels).report(MEAN)
-    assert stats_of(more, padded).report(MEAN) == report
+    report = stats_of(predicted, labels).report(MEAN, TRAINING)
+    assert stats_of(more, padded).report(MEAN, TRAINING) == report
     assert report["labels"][NAMES[0]]["mse"] == pytest.approx(
         ((predicted[:, 0] - labels[:, 0]) ** 2).mean()
     )
@@ -75,13 +84,14 @@ def test_a_label_without_variance_has_none_to_explain(drawn):
     predicted, labels = drawn
     labels[:, 1] = 7
     assert (
-        stats_of(predicted, labels).report(MEAN)["labels"][NAMES[1]]["explained_variance"] is None
+        stats_of(predicted, labels).report(MEAN, TRAINING)["labels"][NAMES[1]]["explained_variance"]
+        is None
     )
 
 
 def test_the_training_mean_has_no_skill(drawn):
     _, labels = drawn
     constant = np.broadcast_to(MEAN.numpy(), labels.shape)
-    for branch in stats_of(constant, labels).report(MEAN)["branches"].values():
+    for branch in stats_of(constant, labels).report(MEAN, TRAINING)["branches"].values():
         assert branch["skill"] == pytest.approx(0, abs=1e-6)
         assert branch["explained_variance"] < 0

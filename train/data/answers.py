@@ -8,10 +8,17 @@ import numpy as np
 import torch
 
 from labelgen import LABELS, flip_labels
+from labelgen.geometry import CLIP_LENGTH, CROP_SIZE, FRAME_SIZE
 from labelgen.labels.crops import crop_positions
 from train.data.chunks import StoredClips
 from train.data.shards import ShardSet
 from train.metrics import NO_CLASS, NO_LABEL
+
+RIMMED = CROP_SIZE + 2
+"""Side of a crop of fields, with a rim of one pixel, so that derivatives can be taken in it."""
+_PAIRS = CLIP_LENGTH - 1
+_MIRRORED = {"motion_boundaries": (1, -1, -1, 1), "flow": (-1, 1) * _PAIRS}
+"""Signs of the channels of a mirrored clip: u changes its sign, and so do derivatives along x."""
 
 
 class Answers(Protocol):
@@ -25,11 +32,14 @@ class Answers(Protocol):
         Top and left of each crop that may be asked about.
     nothing : (A,) tensor
         The answer about a sample that is not to count.
+    channels : int
+        Of the fields.
     """
 
     shards: ShardSet
     crops: np.ndarray
     nothing: torch.Tensor
+    channels: int
 
     def about(self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips) -> np.ndarray:
         """Return (K, A): the answers about crops of a clip, mirrored or not.
@@ -40,13 +50,34 @@ class Answers(Protocol):
             They cannot be read.
         """
 
+    def fields(
+        self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips
+    ) -> np.ndarray:
+        """Return (K, F, 114, 114) float16: what lies at the pixels of crops, mirrored or not.
+
+        Raises
+        ------
+        DamageError
+            It cannot be read.
+        """
+
 
 class LabelAnswers:
-    """The 27 labels of each crop, (27,) uint8, 1-based."""
+    """The 27 labels of each crop, (27,) uint8, 1-based.
 
-    def __init__(self, shards: ShardSet) -> None:
+    Parameters
+    ----------
+    shards : ShardSet
+    fields : tuple of str, optional
+        Names of datasets to cut crops out of: ``motion_boundaries``, and ``flow``.
+    """
+
+    def __init__(self, shards: ShardSet, *, fields: tuple[str, ...] = ()) -> None:
         self.shards, self.crops = shards, shards.crops
         self.nothing = torch.full((len(LABELS),), NO_LABEL, dtype=torch.uint8)
+        self._fields = fields
+        signs = np.concatenate([np.zeros(0), *(_MIRRORED[name] for name in fields)])
+        self._signs, self.channels = signs.astype(np.float16)[:, None, None], len(signs)
 
     def about(self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips) -> np.ndarray:
         """Return (K, 27) uint8; see `Answers`."""
@@ -58,6 +89,23 @@ class LabelAnswers:
                 for crop, flip in views
             ]
         )
+
+    def fields(
+        self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips
+    ) -> np.ndarray:
+        """Return (K, F, 114, 114) float16; see `Answers`."""
+        cut = np.empty((len(views), self.channels, RIMMED, RIMMED), np.float16)
+        if not self._fields:
+            return cut
+        row = self.shards.locate(clip)[1]
+        maps = [stored.field(name, row).reshape(-1, *FRAME_SIZE) for name in self._fields]
+        # The rim of a crop at the frame's edge is the edge again, as in the labels' derivatives.
+        whole = np.pad(np.concatenate(maps), ((0, 0), (1, 1), (1, 1)), mode="edge")
+        for place, (crop, flip) in enumerate(views):
+            top, left = self.crops[crop].tolist()
+            part = whole[:, top : top + RIMMED, left : left + RIMMED]
+            cut[place] = part[..., ::-1] * self._signs if flip else part
+        return cut
 
 
 class ClassAnswers:
@@ -72,8 +120,14 @@ class ClassAnswers:
 
     def __init__(self, shards: ShardSet, classes: np.ndarray) -> None:
         self.shards, self.crops, self._classes = shards, crop_positions("all"), classes
-        self.nothing = torch.tensor([NO_CLASS])
+        self.nothing, self.channels = torch.tensor([NO_CLASS]), 0
 
     def about(self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips) -> np.ndarray:
         """Return (K, 1) int64; see `Answers`."""
         return np.full((len(views), 1), self._classes[clip])
+
+    def fields(
+        self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips
+    ) -> np.ndarray:
+        """Return (K, 0, 114, 114): nothing; see `Answers`."""
+        return np.empty((len(views), 0, RIMMED, RIMMED), np.float16)

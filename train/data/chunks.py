@@ -30,6 +30,7 @@ _OBJECT = struct.Struct("<HH4xQ")  # index, references, size; data follow, padde
 _REFERENCE = np.dtype([("size", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _CHECKSUM = 4  # bytes that fletcher32 appends
 _LARGEST = 1 << 26  # bytes of a value, or of a heap collection, that are believed
+_READ = {"labels", "frames", "motion_boundaries", "flow"}
 
 ReadAt = Callable[[int, int], bytes]
 
@@ -203,7 +204,7 @@ class StoredClips:
         self._descriptor: int | None = None
         try:
             with open_shard(path) as file:
-                stored = {"labels", "frames"} & file.keys()  # labels may be absent
+                stored = _READ & file.keys()  # all but frames may be absent
                 self._layouts = {name: layout_of(file[name]) for name in stored}
                 self._jpeg = file["frames"].ndim == 2
         except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -232,6 +233,16 @@ class StoredClips:
             They cannot be read.
         """
         return self._read("labels", row)
+
+    def field(self, name: str, row: int) -> np.ndarray:
+        """``motion_boundaries`` or ``flow`` of one clip, (..., 128, 171) of floating-point numbers.
+
+        Raises
+        ------
+        DamageError
+            It cannot be read.
+        """
+        return self._read(name, row)
 
     def frames(self, row: int) -> Sequence[np.ndarray]:
         """Pixels of one clip: 16 of (128, 171, 3) uint8 RGB.

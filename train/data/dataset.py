@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE
 from labelgen.labels.crops import central_crop
-from train.data.answers import Answers
+from train.data.answers import RIMMED, Answers
 from train.data.chunks import DamageError, StoredClips
 from train.data.sampler import HELD_OUT, Key, views_of
 from train.data.shards import Shard
@@ -30,6 +30,8 @@ class Item(NamedTuple):
     answers : (K, A)
         As the dataset's `Answers` say; their `nothing` where the clip is not to count, in no loss
         and no figure.
+    fields : (K, F, 114, 114) float16
+        What lies at the crop's pixels and a rim of one pixel; no channels where none is asked for.
     clip : int
     wrong : str
         Why the clip cannot be had, one sentence; empty if it can.
@@ -37,6 +39,7 @@ class Item(NamedTuple):
 
     frames: torch.Tensor
     answers: torch.Tensor
+    fields: torch.Tensor
     clip: int
     wrong: str
 
@@ -96,13 +99,14 @@ class ClipDataset(Dataset):
         item = _nothing(asked, len(views), clip)
         try:
             answers, images = asked.about(clip, views, stored=stored), stored.frames(row)
+            fields = asked.fields(clip, views, stored=stored)
         except (cv2.error, DamageError) as error:
             wrong = f"{shard.path}, clip {row}: it cannot be read ({_short(error)})"
             return item._replace(wrong=wrong)
         for view, (crop, flip) in enumerate(views):
             top, left = asked.crops[crop].tolist()
             _cut(images, item.frames[view].numpy(), top=top, left=left, flip=flip)
-        return item._replace(answers=torch.from_numpy(answers))
+        return item._replace(answers=torch.from_numpy(answers), fields=torch.from_numpy(fields))
 
     def _stored(self, shard: Shard) -> StoredClips:
         if shard not in self._known:
@@ -119,7 +123,8 @@ class ClipDataset(Dataset):
 
 def _nothing(asked: Answers, views: int, clip: int) -> Item:
     frames = torch.zeros(views, CLIP_LENGTH, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
-    return Item(frames, asked.nothing.repeat(views, 1), clip, "")
+    fields = torch.zeros(views, asked.channels, RIMMED, RIMMED, dtype=torch.float16)
+    return Item(frames, asked.nothing.repeat(views, 1), fields, clip, "")
 
 
 def _files_to_keep() -> int:

@@ -26,10 +26,11 @@ _DEATHS = ("DataLoader worker", "Pin memory thread")  # how torch's messages beg
 
 
 class Batch(NamedTuple):
-    """Samples of a share of a step: (B, 16, 112, 112, 3) uint8, (B, A) answers, and their clips."""
+    """Samples of a share of a step, as `Item` has them, one after the other; and their clips."""
 
     frames: torch.Tensor
     answers: torch.Tensor
+    fields: torch.Tensor
     clips: list[int]
 
 
@@ -130,7 +131,12 @@ class Loader:
             raise TrainError(f"A shard cannot be read any more ({reason}).") from None
 
     def _checked(
-        self, frames: torch.Tensor, answers: torch.Tensor, clips: torch.Tensor, wrong: list[str]
+        self,
+        frames: torch.Tensor,
+        answers: torch.Tensor,
+        fields: torch.Tensor,
+        clips: torch.Tensor,
+        wrong: list[str],
     ) -> Batch:
         bad = [sentence for sentence in wrong if sentence]
         if bad and not self._skip_bad:
@@ -149,7 +155,9 @@ class Loader:
             )
         if bad:
             _cover(frames, [bool(sentence) for sentence in wrong])
-        return Batch(frames.flatten(0, 1), answers.flatten(0, 1), clips.tolist())
+        return Batch(
+            frames.flatten(0, 1), answers.flatten(0, 1), fields.flatten(0, 1), clips.tolist()
+        )
 
 
 def _cover(frames: torch.Tensor, bad: list[bool]) -> None:
@@ -173,13 +181,12 @@ def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(side):
-            frames = batch.frames.to(device, non_blocking=True)
-            answers = batch.answers.to(device, non_blocking=True)
+            frames, answers, fields = (part.to(device, non_blocking=True) for part in batch[:3])
             copied = torch.cuda.Event()
             copied.record(side)
         if ahead is not None:
             yield _ready(*ahead)
-        ahead = Batch(frames, answers, batch.clips), copied
+        ahead = Batch(frames, answers, fields, batch.clips), copied
     if ahead is not None:
         yield _ready(*ahead)
 
@@ -187,7 +194,7 @@ def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
 def _ready(batch: Batch, copied: torch.cuda.Event) -> Batch:
     now = torch.cuda.current_stream(batch.frames.device)
     now.wait_event(copied)
-    for tensor in (batch.frames, batch.answers):
+    for tensor in batch[:3]:
         # Or the memory could be given away while this stream still reads it.
         tensor.record_stream(now)
     return batch

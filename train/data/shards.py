@@ -24,6 +24,8 @@ from labelgen.shards.seal import read_seal
 from train import TrainError
 from train.data.chunks import Stamp, stamp_of
 
+FIELDS = ("motion_boundaries", "flow")
+"""What a shard may hold of each pixel, in this order."""
 REMEDY = "delete it and run the same `labelgen extract` again"
 
 
@@ -55,6 +57,8 @@ class ShardSet:
         Frames are one JPEG each rather than raw pixels.
     content : str
         SHA-256 of what the seals say the shards hold: other clips, labels or frames, another one.
+    fields : frozenset of str
+        Which of `FIELDS` all shards hold.
     """
 
     shards: tuple[Shard, ...]
@@ -64,6 +68,7 @@ class ShardSet:
     config_hash: str
     jpeg: bool
     content: str
+    fields: frozenset[str]
 
     @property
     def clips(self) -> int:
@@ -224,9 +229,11 @@ def _describe(
 ) -> ShardSet:
     """Open every shard once: the same crops and settings, and all that training needs."""
     kinds = []
+    fields = set(FIELDS)
     for shard in shards:
         with open_shard(shard.path) as file:
             _check_content(file, shard, config_hash, labels=labels)
+            fields &= file.keys()
             crops = file["crops"][:] if "crops" in file else np.zeros((0, 2), np.int16)
             kinds.append((crops, file["frames"].ndim == 2))
             profile, flow = str(file.attrs["profile"]), str(file.attrs["flow"])
@@ -236,7 +243,7 @@ def _describe(
             raise TrainError(
                 f"{shard.path.name} holds other crops or frames than {shards[0].path.name}."
             )
-    return ShardSet(shards, crops, profile, flow, config_hash, jpeg, content)
+    return ShardSet(shards, crops, profile, flow, config_hash, jpeg, content, frozenset(fields))
 
 
 def _check_content(file: h5py.File, shard: Shard, config_hash: str, *, labels: bool) -> None:

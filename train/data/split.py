@@ -16,6 +16,7 @@ from labelgen.labels.crops import central_crop
 from labelgen.shards.folder import RUN_FILE
 from train import TrainError
 from train.data.shards import ShardSet, open_shards
+from train.metrics import VALUES
 from train.recipe import Recipe
 
 UCF101_GROUP = r"(v_[^/]+_g\d+)_c\d+\.[^/.]+$"
@@ -220,19 +221,24 @@ def group_of(path: str, group_by: str | None) -> str:
     return "\0".join(part or "" for part in found.groups()) if found.groups() else found[0]
 
 
-def label_moments(data: Data) -> torch.Tensor:
-    """Mean and standard deviation of the training labels, central crop and its mirror image.
+def label_knowledge(data: Data) -> dict[str, torch.Tensor]:
+    """Return what is known of labels beforehand: those of the central crop and its mirror image.
 
     Of more than 50,000 clips, as many are taken at even distances: the mean is then known to half
     a hundredth of the deviation, and four million clips need not be read for it.
 
     Returns
     -------
-    (2, 27) float32 tensor
+    dict of str to tensor
+        ``moments`` (2, 27) float32, mean and standard deviation; ``counts`` (27, 17) int64, how
+        often each label has each value from 0.
     """
     clips = data.train_clips[:: -(-len(data.train_clips) // _SAMPLED)]
     stored = data.train.crop_labels(central_crop(data.train.crops), clips)
-    both = np.concatenate([stored, flip_labels(stored, profile=data.train.profile)]).astype(float)
+    both = np.concatenate([stored, flip_labels(stored, profile=data.train.profile)])
+    counts = [np.bincount(column, minlength=VALUES) for column in both.T]
+    both = both.astype(float)
     # A constant label would divide by zero; it keeps its unit.
     std = np.where(both.std(axis=0) > 0, both.std(axis=0), 1.0)
-    return torch.from_numpy(np.stack([both.mean(axis=0), std]).astype(np.float32))
+    moments = np.stack([both.mean(axis=0), std]).astype(np.float32)
+    return {"moments": torch.from_numpy(moments), "counts": torch.from_numpy(np.stack(counts))}

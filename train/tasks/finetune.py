@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from train.data.loader import Batch
 from train.metrics import NO_CLASS, TOP, ClassStats
 from train.models.heads import ClassifierNet
 from train.models.registry import make_backbone
@@ -55,9 +56,9 @@ class Finetuning:
             self.net.backbone.load_state_dict(backbone)
         self.net.to(device)
 
-    def targets(self, answers: torch.Tensor) -> torch.Tensor:
-        """(B, 1) int64 -> (B,) int64, from 0."""
-        return answers[:, 0]
+    def targets(self, batch: Batch) -> torch.Tensor:
+        """Return the class of each sample, (B,) int64, from 0."""
+        return batch.answers[:, 0]
 
     def loss(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Sum over clips of the cross-entropy in nats, from (B, C) logits; no clip, no loss."""

@@ -8,10 +8,13 @@ import torch
 
 from labelgen import LABELS
 from train import TrainError
-from train.metrics import NO_LABEL, LabelStats
+from train.data.loader import Batch
+from train.metrics import LabelStats, Reading
 from train.models.heads import StatisticsNet
 from train.models.registry import make_backbone
 from train.recipe import PretrainRecipe, task_columns
+from train.tasks.losses import Targets, make_loss
+from train.values import distances
 
 
 class Pretraining:
@@ -20,8 +23,9 @@ class Pretraining:
     Parameters
     ----------
     recipe : PretrainRecipe
-    moments : (2, 27) float32
-        Mean and standard deviation of the training labels.
+    known : dict of tensors
+        Of the training labels: ``moments`` (2, 27) float32, mean and standard deviation; and
+        ``counts`` (27, 17), how often each has each value from 0.
     device : torch.device
 
     Raises
@@ -44,7 +48,7 @@ class Pretraining:
     )
 
     def __init__(
-        self, recipe: PretrainRecipe, *, moments: torch.Tensor, device: torch.device
+        self, recipe: PretrainRecipe, *, known: dict[str, torch.Tensor], device: torch.device
     ) -> None:
         self._recipe, self._device = recipe, device
         self._columns = task_columns(recipe.tasks)
@@ -52,11 +56,12 @@ class Pretraining:
         if not any(self._weights.values()):
             options = " and ".join(f"--{name}-weight" for name in self._weights)
             raise TrainError(f"With {options} 0 there is nothing to learn.")
-        chosen = [column for columns in self._columns.values() for column in columns]
-        self._chosen = torch.tensor(chosen, device=device)
-        self._training_mean, std = moments[:, chosen]
+        self._chosen = [column for columns in self._columns.values() for column in columns]
+        self._training_mean, std = known["moments"][:, self._chosen].to(device)
+        self._training = known["counts"].T[:, self._chosen]
+        self._loss = make_loss(recipe.loss, list(self._columns.values()), device=device)
         self.net = self._network().to(device)
-        if recipe.targets == "standard":
+        if recipe.loss == "mse" and recipe.targets == "standard":
             self.net.mean.copy_(self._training_mean)
             self.net.std.copy_(std)
 
@@ -64,39 +69,47 @@ class Pretraining:
         r = self._recipe
         torch.manual_seed(r.seed)
         backbone = make_backbone(**r.network())
-        outputs = {branch: len(columns) for branch, columns in self._columns.items()}
+        outputs = dict(zip(self._columns, self._loss.outputs, strict=True))
         return StatisticsNet(outputs, backbone=backbone, init=r.init, width=r.width)
 
-    def targets(self, answers: torch.Tensor) -> torch.Tensor:
-        """(B, 27) uint8 -> (B, C) float32: the labels that are learnt."""
-        return answers[:, self._chosen].float()
+    def targets(self, batch: Batch) -> Targets:
+        """Return the labels that are learnt, and what the loss compares with."""
+        return self._loss.targets(batch)
 
-    def loss(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Sum over clips of the loss, from two (B, C) in label units; no clip, no loss."""
-        there = targets != NO_LABEL
-        return self._weighted(((predicted - targets) ** 2 * there).sum(0))
+    def loss(self, predicted: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Sum over clips of the loss; no clip, no loss."""
+        return self._weighted(self._loss.losses(predicted, targets).sum(0))
 
-    def _weighted(self, squares: torch.Tensor) -> torch.Tensor:
-        """Weighted sum over branches of the mean of squared errors (C,), in target units."""
-        squares = squares / self.net.std**2
-        total, first = torch.zeros((), device=squares.device), 0
+    def _weighted(self, losses: torch.Tensor) -> torch.Tensor:
+        """Weighted sum over branches of the mean over labels of losses (C,)."""
+        if self._recipe.loss == "mse":
+            losses = losses / self.net.std**2  # in target units
+        total, first = torch.zeros((), device=losses.device), 0
         for branch, columns in self._columns.items():
-            total = total + self._weights[branch] * squares[first : first + len(columns)].mean()
+            total = total + self._weights[branch] * losses[first : first + len(columns)].mean()
             first += len(columns)
         return total
 
     def new_figures(self) -> LabelStats:
         """Return empty figures, which predictions and targets are added to."""
-        names, cardinality = zip(*(LABELS[column] for column in self._chosen), strict=True)
-        return LabelStats(names, cardinality, device=self._device)
+        return LabelStats(
+            [LABELS[column].name for column in self._chosen], distances=distances(self._chosen),
+            judge=self._judge, device=self._device,
+        )  # fmt: skip
+
+    def _judge(
+        self, predicted: torch.Tensor, targets: Targets
+    ) -> tuple[torch.Tensor, torch.Tensor, Reading]:
+        losses = self._loss.losses(predicted, targets)
+        return targets.labels, losses, self._loss.read(predicted, targets)
 
     def objective(self, figures: LabelStats) -> float:
         """Return the mean loss of the clips that figures have seen."""
-        return float(self._weighted(figures.mse()))
+        return float(self._weighted(figures.losses()))
 
     def report(self, figures: LabelStats) -> dict[str, Any]:
-        """Return figures per branch and label, as `LabelStats.report`."""
-        return figures.report(self._training_mean)
+        """Return figures per branch, kind and label, as `LabelStats.report`."""
+        return figures.report(self._training_mean, self._training)
 
     def headline(self, report: dict[str, Any]) -> str:
         """Return a report in half a line: figures of each branch."""

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from train.data.loader import Batch
+
 
 class Figures(Protocol):
     """Sums over clips, from which all figures follow.
@@ -19,7 +21,7 @@ class Figures(Protocol):
 
     sums: torch.Tensor
 
-    def add(self, predicted: torch.Tensor, targets: torch.Tensor) -> None:
+    def add(self, predicted: torch.Tensor, targets: Any) -> None:
         """Add a batch, as the task's network and `targets` give it."""
 
     def is_empty(self) -> bool:
@@ -46,10 +48,10 @@ class Task(Protocol):
     def net(self) -> nn.Module:
         """The network."""
 
-    def targets(self, answers: torch.Tensor) -> torch.Tensor:
-        """(B, A) answers of the loader -> what the loss compares with."""
+    def targets(self, batch: Batch) -> Any:
+        """Return what the loss compares with."""
 
-    def loss(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, predicted: torch.Tensor, targets: Any) -> torch.Tensor:
         """Sum over clips of the loss; no clip, no loss."""
 
     def new_figures(self) -> Any:

@@ -12,7 +12,7 @@ from labelgen import LABELS
 from train import TrainError
 from train.data import split
 from train.data.shards import open_shards
-from train.data.split import hold_out, label_moments, open_data
+from train.data.split import hold_out, label_knowledge, open_data
 from train.recipe import Recipe
 
 
@@ -196,7 +196,7 @@ def test_still_clips_are_left_out(tmp_path):
 
 def test_moments_are_those_of_the_training_clips(tmp_path):
     data = open_data(str(toy_shards(tmp_path / "s", 40, shards=3)), "0.5", recipe=Recipe())
-    mean, std = label_moments(data).numpy()
+    mean, std = label_knowledge(data)["moments"].numpy()
     labels = data.train.crop_labels(0, np.arange(40))[data.train_clips]
     color = [label.name for label in LABELS].index("appearance/global/color")  # a flip keeps it
     assert mean[color] == pytest.approx(labels[:, color].mean())
@@ -223,5 +223,5 @@ def test_of_many_clips_some_tell_the_moments(tmp_path, monkeypatch):
         split.ShardSet, "crop_labels",
         lambda self, crop, clips: read.append(clips) or real(self, crop, clips),
     )  # fmt: skip
-    label_moments(data)
+    label_knowledge(data)
     assert read[0].tolist() == list(range(0, 40, 3))

@@ -39,7 +39,9 @@ def runs(tmp_path_factory):
     classes = ClassifierNet(3, backbone=backbones[1], init="kaiming", width=0.03)
     for net in (labels, classes):
         net.train()(clips())  # running figures of batch norm that are not those of the beginning
-    write_run(folder / "labels", labels, for_labels, moments=torch.ones(2, 27))
+    write_run(
+        folder / "labels", labels, for_labels, moments=torch.ones(2, 27), counts=torch.ones(27, 17)
+    )
     write_run(folder / "classes", classes, for_classes, classes=["a", "b", "c"])
     probe = FinetuneRecipe(**SMALL, backbone="r3d", freeze=True)
     backbone = make_backbone(**probe.network())

@@ -4,23 +4,33 @@ import pytest
 import torch
 
 from labelgen import LABELS
+from train.data.loader import Batch
 from train.metrics import NO_LABEL
 from train.recipe import PretrainRecipe, task_columns
 from train.tasks.pretrain import Pretraining
 
-MOMENTS = torch.stack([torch.full((27,), 3.0), torch.full((27,), 2.0)])
+KNOWN = {
+    "moments": torch.stack([torch.full((27,), 3.0), torch.full((27,), 2.0)]),
+    "counts": torch.ones(27, 17),
+}
+NOTHING = torch.zeros(0)
 
 
 def task_of(**recipe):
     settings = PretrainRecipe(width=0.03, **recipe)
-    return Pretraining(settings, moments=MOMENTS, device=torch.device("cpu"))
+    return Pretraining(settings, known=KNOWN, device=torch.device("cpu"))
+
+
+def wanted(task, labels):
+    """What the task wants of clips of these labels."""
+    return task.targets(Batch(NOTHING, labels.to(torch.uint8), NOTHING, []))
 
 
 def squares(task, motion, appearance, clips=5, label=4.0):
     """The loss where every label of a branch is wrong by so much."""
     targets = torch.full((clips, 27), label)
     errors = torch.cat([torch.full((clips, 14), motion), torch.full((clips, 13), appearance)], 1)
-    return task.loss(targets + errors, targets).item()
+    return task.loss(targets + errors, wanted(task, targets)).item()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +63,7 @@ def test_what_stands_for_no_clip_costs_nothing_and_teaches_nothing():
     predicted = torch.full((3, 27), 9.0, requires_grad=True)
     targets = torch.full((3, 27), float(NO_LABEL))
     targets[1] = 7
-    loss = task.loss(predicted, targets)
+    loss = task.loss(predicted, wanted(task, targets))
     loss.backward()
     assert loss.item() == pytest.approx(2 * 4)
     assert predicted.grad.any(dim=1).tolist() == [False, True, False]
@@ -72,6 +82,6 @@ def test_objective_is_the_mean_loss_of_what_figures_have_seen():
     for count in (2, 5):
         targets = torch.randint(1, 5, (count, 27), generator=generator).float()
         predicted = targets + torch.randn(count, 27, generator=generator)
-        figures.add(predicted, targets)
-        losses.append(task.loss(predicted, targets).item())
+        figures.add(predicted, wanted(task, targets))
+        losses.append(task.loss(predicted, wanted(task, targets)).item())
     assert task.objective(figures) == pytest.approx(sum(losses) / 7, rel=1e-5)

@@ -1,0 +1,282 @@
+"""Losses and their targets, against slow NumPy written from the label rules, and by properties."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import labelgen
+from labelgen import LABELS, flip_labels
+from labelgen.labels.partitions import PARTITIONS
+from train import TrainError
+from train.data.loader import Batch
+from train.metrics import NO_LABEL
+from train.recipe import LOSSES, task_columns
+from train.tasks.losses import SHARPNESS, TURN_SHARPNESS, make_loss
+from train.tasks.statistics import CropStatistics
+from train.values import neighbours
+
+CPU = torch.device("cpu")
+BRANCHES = list(task_columns(("motion", "appearance")).values())
+TOP, LEFT = 5, 20
+
+
+def cut(maps):
+    """(F, 128, 171) -> (F, 114, 114): the crop at (TOP, LEFT) with its rim."""
+    padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    return padded[:, TOP : TOP + 114, LEFT : LEFT + 114]
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Three clips: frames, flow, labels of one crop."""
+    rng = np.random.default_rng(3)
+    made = []
+    for _ in range(3):
+        frames = rng.integers(0, 256, (16, 16, 22, 3)).repeat(8, 1).repeat(8, 2)[:, :, :171]
+        frames = frames.astype(np.uint8)
+        # Smooth, so that no direction lies on the border of two bins, where a flip is not exact.
+        coarse = rng.normal(0, 1, (15, 2, 16, 22))
+        flow = (
+            np.stack(
+                [
+                    [cv2.resize(c, (171, 128), interpolation=cv2.INTER_CUBIC) for c in pair]
+                    for pair in coarse
+                ]
+            )
+            .astype(np.float16)
+            .astype(np.float32)
+        )
+        labels = labelgen.clip_labels(frames, flow, np.array([(TOP, LEFT)]))[0]
+        made.append((frames, flow, labels))
+    return made
+
+
+def batch_of(clips, *, timed=True):
+    frames, fields, labels = [], [], []
+    for images, flow, of_crop in clips:
+        maps = [labelgen.motion_boundaries(flow)]
+        maps += [flow.reshape(-1, 128, 171)] if timed else []
+        frames.append(images[:, TOP : TOP + 112, LEFT : LEFT + 112])
+        fields.append(cut(np.concatenate(maps)))
+        labels.append(of_crop)
+    stacked = [torch.from_numpy(np.stack(part)) for part in (frames, labels, fields)]
+    return Batch(*stacked, list(range(len(clips))))
+
+
+def predicted_for(loss, clips=3, seed=0, **kind):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(clips, sum(loss.outputs), generator=generator, **kind)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_those_of_finite_differences(name, clips):
+    loss = make_loss(name, BRANCHES, device=CPU)
+    targets = loss.targets(batch_of(clips[:1]))
+    predicted = predicted_for(loss, 1, dtype=torch.float64, requires_grad=True)
+    if name == "mse":
+        targets = targets._replace(wanted=targets.wanted.double())
+    weights = torch.linspace(0.5, 2, 27, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda p: (loss.losses(p, targets) * weights).sum(), predicted, atol=1e-5, fast_mode=False
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_sample_that_is_not_to_count_costs_nothing(name, clips):
+    loss = make_loss(name, BRANCHES, device=CPU)
+    batch = batch_of(clips)
+    batch.answers[1] = NO_LABEL
+    predicted = predicted_for(loss).requires_grad_()
+    losses = loss.losses(predicted, loss.targets(batch))
+    losses.sum().backward()
+    assert losses.any(dim=1).tolist() == [True, False, True]
+    assert predicted.grad.any(dim=1).tolist() == [True, False, True]
+
+
+def test_plain_targets_are_the_labels_themselves(clips):
+    targets = make_loss("ce", BRANCHES, device=CPU).targets(batch_of(clips))
+    assert (targets.wanted.sum(2) == 1).all()
+    assert (targets.wanted.argmax(2) + 1 == targets.labels).all()
+
+
+def test_soft_targets_are_the_neighbours_of_the_labels(clips):
+    targets = make_loss("ce-soft", BRANCHES, device=CPU).targets(batch_of(clips))
+    weights = neighbours(range(27))
+    for clip in range(3):
+        for column in range(27):
+            true = int(targets.labels[clip, column])
+            assert torch.equal(targets.wanted[clip, column], weights[column, true - 1])
+
+
+@pytest.mark.parametrize("name", ["ce", "ce-soft"])
+def test_a_softmax_per_label(name, clips):
+    loss = make_loss(name, BRANCHES, device=CPU)
+    predicted = predicted_for(loss)
+    targets = loss.targets(batch_of(clips))
+    losses, said = loss.losses(predicted, targets), loss.read(predicted, targets)
+    first = 0
+    for column, (_, values) in enumerate(LABELS):
+        logits = predicted[:, first : first + values].double().numpy()
+        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        wanted = targets.wanted[:, column, :values].numpy()
+        np.testing.assert_allclose(losses[:, column], -(wanted * np.log(shares)).sum(1), rtol=1e-4)
+        np.testing.assert_allclose(
+            said.expected[:, column], shares @ np.arange(1, values + 1), rtol=1e-4
+        )
+        assert said.value[:, column].tolist() == (1 + shares.argmax(1)).tolist()
+        true = targets.labels[:, column].long().numpy() - 1
+        np.testing.assert_allclose(
+            said.surprise[:, column], -np.log(shares[np.arange(3), true]), rtol=1e-4
+        )
+        first += values
+    assert first == sum(loss.outputs)
+
+
+def slow_motion(flow):
+    """(2, 28, 8): mean magnitude of a crop's blocks by direction, pixel by pixel."""
+    maps = labelgen.motion_boundaries(flow)[:, TOP : TOP + 112, LEFT : LEFT + 112].astype(float)
+    found = np.zeros((2, 28, 8))
+    for c in range(2):
+        x, y = maps[2 * c], maps[2 * c + 1]
+        direction = np.floor(np.degrees(np.arctan2(-y, x)) % 360 / 45).astype(int) % 8
+        masks = np.concatenate([p.masks for p in PARTITIONS])
+        for b, mask in enumerate(masks):
+            found[c, b] = np.bincount(direction[mask], np.hypot(x, y)[mask], 8) / mask.sum()
+    return found
+
+
+def sharp(values, power):
+    return values**power / (values**power).sum(-1, keepdims=True)
+
+
+def test_statistics_of_blocks_equal_slow_ones(clips):
+    batch, statistics = batch_of(clips), CropStatistics(CPU)
+    motion, pairs = statistics.motion(batch.fields), statistics.pairs(batch.fields)
+    colours = statistics.colours(batch.frames)
+    for clip, (frames, flow, _) in enumerate(clips):
+        np.testing.assert_allclose(motion[clip], slow_motion(flow), atol=1e-5)
+        for pair in range(15):
+            u, v = np.split(labelgen.motion_boundaries(flow[pair : pair + 1]), 2)
+            for c, (x, y) in enumerate((u, v)):
+                inside = np.hypot(x, y)[TOP : TOP + 112, LEFT : LEFT + 112].mean()
+                assert pairs[clip, c, pair].item() == pytest.approx(inside, rel=1e-4)
+        crop = frames[:, TOP : TOP + 112, LEFT : LEFT + 112].astype(int)
+        octant = 4 * (crop[..., 2] < 128) + 2 * (crop[..., 0] >= 128) + (crop[..., 1] >= 128)
+        masks = np.concatenate([*(p.masks for p in PARTITIONS), np.ones((1, 112, 112), bool)])
+        for b, mask in enumerate(masks):
+            shares = np.bincount(octant[:, mask].ravel(), minlength=8) / (16 * mask.sum())
+            np.testing.assert_allclose(colours[clip, b], shares, atol=1e-5)
+
+
+def test_targets_of_statistics_are_shares_whose_largest_is_the_label(clips):
+    loss = make_loss("statistics", BRANCHES, device=CPU)
+    targets = loss.targets(batch_of(clips))
+    grid_u = targets.wanted[0]
+    for clip, (_, flow, labels) in enumerate(clips):
+        blocks = slow_motion(flow)[0, :16]
+        wanted = sharp(blocks.sum(1), SHARPNESS)[:, None] * sharp(blocks, TURN_SHARPNESS)
+        np.testing.assert_allclose(grid_u[clip], wanted, atol=1e-4)
+        place = grid_u[clip].sum(1).argmax().item()
+        assert (place + 1, grid_u[clip, place].argmax().item() + 1) == tuple(labels[:2])
+        frame = targets.wanted[6][clip]
+        assert frame.argmax() + 1 == labels[12]
+        assert targets.wanted[-1][clip].argmax() + 1 == labels[26]
+    assert all(torch.allclose(w.flatten(1).sum(1), torch.ones(3)) for w in targets.wanted)
+
+
+def test_without_flow_frames_are_those_of_soft_labels(clips):
+    wanted = make_loss("statistics", BRANCHES, device=CPU).targets(batch_of(clips, timed=False))
+    soft = make_loss("ce-soft", BRANCHES, device=CPU).targets(batch_of(clips))
+    assert torch.equal(wanted.wanted[6], soft.wanted[:, 12, :15])
+
+
+def test_margins_of_what_is_predicted_together(clips):
+    loss = make_loss("statistics", BRANCHES, device=CPU)
+    predicted, targets = predicted_for(loss), loss.targets(batch_of(clips))
+    joint = predicted[:, :128].double().softmax(1).reshape(3, 16, 8)
+    wanted = targets.wanted[0].double()
+    losses, said = loss.losses(predicted, targets), loss.read(predicted, targets)
+    assert torch.allclose(
+        losses[:, 0].double(), -(wanted.sum(2) * joint.sum(2).log()).sum(1), rtol=1e-4
+    )
+    inside = joint / joint.sum(2, keepdim=True)
+    assert torch.allclose(losses[:, 1].double(), -(wanted * inside.log()).sum((1, 2)), rtol=1e-4)
+    true = targets.labels[:, 1].long() - 1
+    likely = joint.sum(1)[torch.arange(3), true]
+    assert torch.allclose(said.surprise[:, 1].double(), -likely.log(), rtol=1e-4)
+    assert said.value[:, 0].tolist() == (joint.sum(2).argmax(1) + 1).tolist()
+
+
+@pytest.mark.parametrize("name", ["ce-soft", "statistics"])
+def test_the_target_of_a_mirrored_clip_is_the_mirrored_target(name, clips):
+    """By what the reader does to labels and fields of a mirrored view."""
+    from train.data.answers import _MIRRORED
+
+    signs = torch.tensor([*_MIRRORED["motion_boundaries"], *_MIRRORED["flow"]])[:, None, None]
+    batch = batch_of(clips)
+    turned = Batch(
+        batch.frames.flip(3), torch.from_numpy(flip_labels(batch.answers.numpy())),
+        batch.fields.flip(3) * signs, batch.clips,
+    )  # fmt: skip
+    loss = make_loss(name, BRANCHES, device=CPU)
+    predicted = predicted_for(loss)
+    ways = {
+        column: flip_labels(np.ones((17, 27), np.uint8) * np.minimum(
+            np.arange(17)[:, None], [label.cardinality for label in LABELS]
+        ).astype(np.uint8))[:, column]
+        for column in range(27)
+    }  # fmt: skip
+    plain, mirrored = loss.targets(batch), loss.targets(turned)
+    assert predicted.shape[0] == 3
+    if name == "ce-soft":
+        for column, (_, values) in enumerate(LABELS):
+            to = torch.from_numpy(ways[column][1 : values + 1].astype(int) - 1)
+            for before, after in zip(plain.wanted, mirrored.wanted, strict=True):
+                assert torch.allclose(after[column, to], before[column, :values], atol=1e-6)
+        return
+    for group, before, after in zip(loss._groups, plain.wanted, mirrored.wanted, strict=True):
+        first = torch.from_numpy(ways[group.column][1 : group.shape[0] + 1].astype(int) - 1)
+        moved = after[:, first]
+        if len(group.shape) == 2:
+            second = ways[group.column + 1][1 : group.shape[1] + 1].astype(int) - 1
+            moved = moved[:, :, torch.from_numpy(second)]
+        assert torch.allclose(moved, before, atol=2e-3), LABELS[group.column].name
+
+
+def test_labels_of_the_released_code_that_are_0_are_the_first_value(clips):
+    batch = batch_of(clips)
+    loss = make_loss("ce", BRANCHES, device=CPU)
+    batch.answers[:, 0] = 0
+    assert (loss.targets(batch).wanted[:, 0].argmax(1) == 0).all()
+
+
+@pytest.mark.parametrize("task", ["motion/grid/u_orientation", "appearance/rings/stable_color"])
+def test_what_is_found_at_a_place_is_not_asked_without_it(task):
+    with pytest.raises(TrainError, match=f"learns {task} together with its place; name "):
+        make_loss("statistics", list(task_columns((task,)).values()), device=CPU)
+
+
+@pytest.mark.parametrize("tasks", [("motion/grid/v_location",), ("motion", "appearance/grid")])
+@pytest.mark.parametrize("name", LOSSES)
+def test_some_labels_alone(name, tasks, clips):
+    branches = list(task_columns(tasks).values())
+    loss = make_loss(name, branches, device=CPU)
+    predicted, targets = predicted_for(loss), loss.targets(batch_of(clips))
+    assert loss.losses(predicted, targets).shape == (3, sum(map(len, branches)))
+    assert loss.read(predicted, targets).value.shape == targets.labels.shape
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_outputs_alone_can_fit_one_batch_to_its_entropy(name, clips):
+    loss = make_loss(name, BRANCHES, device=CPU)
+    targets = loss.targets(batch_of(clips))
+    predicted = torch.zeros(3, sum(loss.outputs), requires_grad=True)
+    optimizer = torch.optim.Adam([predicted], lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss.losses(predicted, targets).sum().backward()
+        optimizer.step()
+    wanted = targets.wanted if isinstance(targets.wanted, tuple) else (targets.wanted,)
+    entropy = 0.0 if name == "mse" else sum(-torch.xlogy(w, w).sum().item() for w in wanted)
+    assert loss.losses(predicted, targets).sum().item() == pytest.approx(entropy, abs=0.5)

@@ -1,0 +1,306 @@
+"""What a network is asked about the labels: their numbers (paper, Sec. 3.4), or distributions.
+
+Every loss takes the same samples and gives a loss per label, and what the network says in the same
+terms, so that figures can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch.nn.functional import pad
+
+from labelgen import LABELS
+from labelgen.labels.partitions import BOUNDS, PARTITIONS
+from train import TrainError
+from train.data.loader import Batch
+from train.metrics import NO_LABEL, Reading, place
+from train.tasks.statistics import BOUNDARIES, CropStatistics
+from train.values import MOST, neighbours
+
+SHARPNESS = 4.0
+"""Of shares of motion by block and by frame pair."""
+TURN_SHARPNESS = 2.0
+"""Of shares of motion by direction."""
+_TINY = 1e-12
+
+
+class Targets(NamedTuple):
+    """What is wanted of a batch.
+
+    Attributes
+    ----------
+    labels : (B, C) uint8
+        1-based; `NO_LABEL` for a sample that is not to count.
+    wanted : tensor or tuple of tensors
+        What the loss compares with, as it needs it.
+    """
+
+    labels: torch.Tensor
+    wanted: torch.Tensor | tuple[torch.Tensor, ...]
+
+
+class Loss(Protocol):
+    """How predictions are compared with labels.
+
+    Attributes
+    ----------
+    outputs : tuple of int
+        Numbers of the network's outputs for each branch.
+    """
+
+    outputs: tuple[int, ...]
+
+    def targets(self, batch: Batch) -> Targets:
+        """Return what is wanted of a batch."""
+
+    def losses(self, predicted: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """(B, outputs) -> (B, C): the loss of each label, 0 for a sample that is not to count."""
+
+    def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
+        """Return what predictions say of each label."""
+
+
+class SquaredError:
+    """The paper's: each label is a number, and its mean is predicted (Sec. 3.4)."""
+
+    def __init__(self, branches: Sequence[Sequence[int]], *, device: torch.device) -> None:
+        self.outputs = tuple(len(columns) for columns in branches)
+        chosen = [column for columns in branches for column in columns]
+        self._chosen = torch.tensor(chosen, device=device)
+        self._cardinality = torch.tensor([LABELS[c].cardinality for c in chosen], device=device)
+
+    def targets(self, batch: Batch) -> Targets:
+        """Return the labels as numbers."""
+        labels = batch.answers[:, self._chosen]
+        return Targets(labels, labels.float())
+
+    def losses(self, predicted: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return squared errors in label units."""
+        there = targets.labels != NO_LABEL
+        return (predicted - targets.wanted) ** 2 * there  # type: ignore[operator]
+
+    def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
+        """Return the numbers as they are, and rounded; they say nothing of what is likely."""
+        rounded = predicted.round().clamp(min=1).minimum(self._cardinality)
+        return Reading(predicted, rounded, None)
+
+
+class _Distributions:
+    """What losses share that predict how likely each value of a label is."""
+
+    def __init__(self, branches: Sequence[Sequence[int]], *, device: torch.device) -> None:
+        chosen = [column for columns in branches for column in columns]
+        self._chosen = torch.tensor(chosen, device=device)
+        self._values = torch.arange(1, MOST + 1, dtype=torch.float32, device=device)
+
+    def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
+        """(B, outputs) -> (B, C, 16): log probability of each value, -inf where there is none."""
+        raise NotImplementedError
+
+    def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
+        """Return mean and likeliest value, and how unlikely the true one was thought."""
+        log_likely = self.log_likely(predicted)
+        expected = log_likely.exp() @ self._values
+        true = place(targets.labels)[..., None]
+        surprise = -log_likely.gather(2, true)[..., 0]
+        return Reading(expected, log_likely.argmax(2) + 1.0, surprise)
+
+
+class CrossEntropy(_Distributions):
+    """A softmax per label; with `soft`, values beside the true one share in its weight."""
+
+    def __init__(
+        self, branches: Sequence[Sequence[int]], *, soft: bool, device: torch.device
+    ) -> None:
+        super().__init__(branches, device=device)
+        sizes = [[LABELS[column].cardinality for column in columns] for columns in branches]
+        self.outputs = tuple(map(sum, sizes))
+        chosen = self._chosen.tolist()
+        self._spread = (
+            neighbours(chosen) if soft else torch.eye(MOST).expand(len(chosen), -1, -1)
+        ).to(device)
+        # Place of each value's logit; one past the last where a label has no such value.
+        self._places = torch.full((len(chosen), MOST), sum(self.outputs), device=device)
+        first = 0
+        for row, size in enumerate(size for branch in sizes for size in branch):
+            self._places[row, :size] = torch.arange(first, first + size)
+            first += size
+
+    def targets(self, batch: Batch) -> Targets:
+        """Return a distribution over the values of each label, (B, C, 16)."""
+        labels = batch.answers[:, self._chosen]
+        there = labels != NO_LABEL
+        rows = torch.arange(labels.shape[1], device=labels.device)
+        return Targets(labels, self._spread[rows, place(labels)] * there[..., None])
+
+    def losses(self, predicted: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return cross-entropies in nats."""
+        return _cross_entropy(self.log_likely(predicted), targets.wanted)  # type: ignore[arg-type]
+
+    def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
+        """Return the softmax over each label's own outputs."""
+        none = torch.full_like(predicted[:, :1], -torch.inf)
+        return torch.cat([predicted, none], dim=1)[:, self._places].log_softmax(2)
+
+
+def _cross_entropy(log_likely: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    # What is impossible is wanted of nobody; 0 times infinity would be no number.
+    return -(wanted * log_likely.masked_fill(log_likely == -torch.inf, 0)).sum(-1)
+
+
+class _Group(NamedTuple):
+    """Labels that are asked about together: a place and what is found there, or one alone.
+
+    Attributes
+    ----------
+    row : int
+        Of the first label among those that are learnt.
+    column : int
+        Of the first label among the 27.
+    shape : tuple of int
+        Numbers of values: of the place and of the other, or of the one.
+    """
+
+    row: int
+    column: int
+    shape: tuple[int, ...]
+
+
+class Statistics(_Distributions):
+    """The statistics whose largest the labels name, in place of the labels.
+
+    A place is asked about together with what is found there: how much of the crop's motion lies in
+    each block and direction, how likely the place is and which colours each block has. The labels'
+    own distributions are the two margins of that. Where motion is largest, and in which pair of
+    frames, is sharpened: shares are taken to the power `SHARPNESS`, and add up to 1 again.
+    Places of colour are those of `CrossEntropy`, and frames too where no flow is stored.
+
+    Raises
+    ------
+    TrainError
+        A direction or a colour is asked for without its place.
+    """
+
+    def __init__(self, branches: Sequence[Sequence[int]], *, device: torch.device) -> None:
+        super().__init__(branches, device=device)
+        chosen = self._chosen.tolist()
+        self._groups, outputs, row = [], [], 0
+        for columns in branches:
+            grouped = _grouped(columns, first=row)
+            self._groups += grouped
+            outputs.append(sum(torch.Size(group.shape).numel() for group in grouped))
+            row += len(columns)
+        self.outputs = tuple(outputs)
+        self._spread = neighbours(chosen).to(device)
+        self._statistics = CropStatistics(device)
+
+    def targets(self, batch: Batch) -> Targets:
+        """Return the distribution of each group, (B, *shape)."""
+        labels = batch.answers[:, self._chosen]
+        there = (labels[:, 0] != NO_LABEL).float()
+        rows = torch.arange(labels.shape[1], device=labels.device)
+        near = self._spread[rows, place(labels)]
+        found = _Found(self._statistics, batch)
+        wanted = [
+            found.of(group, near[:, group.row]) * there.reshape(-1, *[1] * len(group.shape))
+            for group in self._groups
+        ]
+        return Targets(labels, tuple(wanted))
+
+    def losses(self, predicted: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return cross-entropies in nats: of the place, then of what is found there, given it."""
+        losses = []
+        for log_likely, wanted in zip(self._joint(predicted), targets.wanted, strict=True):
+            whole = -(wanted * log_likely).flatten(1).sum(1)
+            if log_likely.ndim == 2:
+                losses.append(whole)
+            else:
+                place = -(wanted.sum(2) * log_likely.logsumexp(2)).sum(1)
+                losses += [place, whole - place]
+        return torch.stack(losses, dim=1)
+
+    def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
+        """Return the margins of each group's softmax."""
+        margins = [
+            margin
+            for joint in self._joint(predicted)
+            for margin in ([joint] if joint.ndim == 2 else [joint.logsumexp(2), joint.logsumexp(1)])
+        ]
+        return torch.stack(
+            [pad(margin, (0, MOST - margin.shape[1]), value=-torch.inf) for margin in margins],
+            dim=1,
+        )
+
+    def _joint(self, predicted: torch.Tensor) -> list[torch.Tensor]:
+        sizes = [torch.Size(group.shape).numel() for group in self._groups]
+        return [
+            part.log_softmax(1).reshape(-1, *group.shape)
+            for part, group in zip(predicted.split(sizes, dim=1), self._groups, strict=True)
+        ]
+
+
+class _Found:
+    """The statistics of a batch, as distributions."""
+
+    def __init__(self, statistics: CropStatistics, batch: Batch) -> None:
+        self._motion = statistics.motion(batch.fields)
+        self._colours = statistics.colours(batch.frames)
+        timed = batch.fields.shape[1] > BOUNDARIES
+        self._pairs = statistics.pairs(batch.fields) if timed else None
+
+    def of(self, group: _Group, near: torch.Tensor) -> torch.Tensor:
+        """Return (B, *shape); `near` (B, 16) is what `CrossEntropy` wants of the first label."""
+        name = LABELS[group.column].name
+        branch, partition, _ = name.split("/")
+        component = int("/v_" in name)
+        near = near[:, : group.shape[0]]
+        if partition == "global" and branch == "appearance":
+            return self._colours[:, -1]
+        if partition == "global":
+            return near if self._pairs is None else _shares(self._pairs[:, component], SHARPNESS)
+        if branch == "motion":
+            inside = self._motion[:, component, _blocks(partition)]
+            places, things = _shares(inside.sum(2), SHARPNESS), _shares(inside, TURN_SHARPNESS)
+        else:
+            places, things = near, self._colours[:, _blocks(partition)]
+        return places if len(group.shape) == 1 else places[..., None] * things
+
+
+def _shares(values: torch.Tensor, power: float) -> torch.Tensor:
+    """Return values to a power, as shares of their sum along the last axis; of nothing, nothing."""
+    largest = values.amax(-1, keepdim=True)
+    sharpened = (values / largest.clamp(min=_TINY)) ** power * (largest > 0)
+    return sharpened / sharpened.sum(-1, keepdim=True).clamp(min=_TINY)
+
+
+def _blocks(partition: str) -> slice:
+    number = [each.name for each in PARTITIONS].index(partition)
+    return slice(int(BOUNDS[number]), int(BOUNDS[number + 1]))
+
+
+def _grouped(columns: Sequence[int], *, first: int) -> list[_Group]:
+    groups: list[_Group] = []
+    for row, column in enumerate(columns, first):
+        name, values = LABELS[column]
+        if name.endswith("_location") and column + 1 in columns:
+            groups.append(_Group(row, column, (values, LABELS[column + 1].cardinality)))
+        elif name.endswith(("_location", "_frame")) or name == "appearance/global/color":
+            groups.append(_Group(row, column, (values,)))
+        elif column - 1 not in columns:
+            raise TrainError(
+                f"--loss statistics learns {name} together with its place; name "
+                f"{name.rsplit('/', 1)[0]} in --tasks."
+            )
+    return groups
+
+
+def make_loss(name: str, branches: Sequence[Sequence[int]], *, device: torch.device) -> Loss:
+    """Return the loss of a recipe, for the columns that each branch learns."""
+    if name == "mse":
+        return SquaredError(branches, device=device)
+    if name == "statistics":
+        return Statistics(branches, device=device)
+    return CrossEntropy(branches, soft=name == "ce-soft", device=device)

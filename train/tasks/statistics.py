@@ -1,0 +1,83 @@
+"""What the labels are the argmax of, computed on the device for any crop (paper, Sec. 3.2, 3.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn.functional import conv2d, one_hot
+
+from labelgen.geometry import CROP_SIZE, OCTANTS, ORIENTATIONS
+from labelgen.labels.partitions import AREAS, MASKS
+
+BOUNDARIES = 4
+"""Channels of the fields that are motion boundaries: M_u = (x, y), M_v = (x, y)."""
+_PIXELS = CROP_SIZE**2
+
+
+class CropStatistics:
+    """Statistics of blocks: means over the pixels of each of the 28 blocks of all partitions.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        blocks = (MASKS.reshape(len(MASKS), -1) / AREAS[:, None]).astype(np.float32)
+        self._blocks = torch.from_numpy(blocks).T.to(device)  # (12544, 28)
+        slope = torch.tensor([-1.0, 0.0, 1.0]).expand(3, 3) / 6
+        self._prewitt = torch.stack([slope, slope.T])[:, None].to(device)
+
+    def motion(self, fields: torch.Tensor) -> torch.Tensor:
+        """Return how much motion there is, by block and direction.
+
+        Parameters
+        ----------
+        fields : (B, F, 114, 114) float
+            Motion boundaries in its first four channels, with a rim of one pixel.
+
+        Returns
+        -------
+        (B, 2, 28, 8) float32
+            Of M_u and M_v: magnitude of pixels by orientation, mean over the block's pixels.
+        """
+        inner = fields[:, :BOUNDARIES, 1:-1, 1:-1].float()
+        x, y = inner.unflatten(1, (2, 2)).flatten(3).unbind(2)  # (B, 2, 12544) each
+        turns = torch.remainder(torch.atan2(-y, x) / (2 * torch.pi), 1)
+        direction = (turns * ORIENTATIONS).long().clamp(max=ORIENTATIONS - 1)
+        return self._in_blocks(direction, torch.hypot(x, y), ORIENTATIONS)
+
+    def pairs(self, fields: torch.Tensor) -> torch.Tensor:
+        """Return (B, 2, 15) float32: the mean motion boundary of u and v of each frame pair.
+
+        `fields` are as in `motion`; behind the boundaries u and v of each pair in turn.
+        """
+        flow = fields[:, BOUNDARIES:].float()
+        slopes = conv2d(flow.flatten(0, 1)[:, None], self._prewitt)
+        magnitude = torch.hypot(*slopes.unbind(1)).mean((1, 2))
+        return magnitude.reshape(len(fields), -1, 2).transpose(1, 2)
+
+    def colours(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return how often each octant of the RGB cube is seen, by block.
+
+        Parameters
+        ----------
+        frames : (B, 16, 112, 112, 3) uint8
+
+        Returns
+        -------
+        (B, 29, 8) float32
+            Shares of the pixels of each block over all frames, last of the whole crop.
+        """
+        high = frames >= 128
+        octant = 4 * ~high[..., 2] + 2 * high[..., 0] + high[..., 1].to(torch.uint8)
+        counts = one_hot(octant.flatten(2).long(), OCTANTS).sum(1, dtype=torch.float32)
+        shares = counts.transpose(1, 2) / frames.shape[1]  # (B, 8, 12544)
+        whole = shares.mean(2)[:, None]
+        return torch.cat([(shares @ self._blocks).transpose(1, 2), whole], dim=1)
+
+    def _in_blocks(self, bins: torch.Tensor, values: torch.Tensor, count: int) -> torch.Tensor:
+        """(B, 2, 12544) bins and values -> (B, 2, 28, count): means over blocks, by bin."""
+        spread = values.new_zeros(*values.shape[:2], count, _PIXELS)
+        spread.scatter_(2, bins[:, :, None], values[:, :, None])
+        return (spread @ self._blocks).transpose(2, 3)
