@@ -23,7 +23,10 @@ MAY_USE = {
     "labelgen.run": {"labelgen.video", "labelgen.flow", "labelgen.labels", "labelgen.shards"},
     "train.data": {"labelgen.labels", "labelgen.shards", "train.recipe", "train.metrics"},
     "train.models": {"train.recipe", "train.checkpoint"},
-    "train.tasks": {"labelgen.labels", "train.models", "train.recipe", "train.metrics"},
+    "train.tasks": {
+        *("labelgen.labels", "train.data", "train.models"),
+        *("train.recipe", "train.metrics", "train.values"),
+    },
     "train.evaluate": {
         *("labelgen.labels", "labelgen.shards", "train.data", "train.models"),
         *("train.metrics", "train.device", "train.recipe"),
@@ -31,7 +34,7 @@ MAY_USE = {
 }
 # What stands beside the rooms. Whom a room uses is ground itself, and uses no room of train.
 BESIDE = {"labelgen", "labelgen.cli", "train"} | GROUND
-TRAIN_GROUND = {"train.recipe", "train.metrics", "train.checkpoint", "train.device"}
+TRAIN_GROUND = {f"train.{name}" for name in ("recipe", "metrics", "checkpoint", "device", "values")}
 # What stands outside the rooms of train may use all of them, and of labelgen just these.
 TRAIN_MAY_USE = {"labelgen.labels", "labelgen.shards"}
 HEAVY = {"cv2", "h5py", "numba", "torch"}
@@ -123,7 +126,7 @@ def test_a_room_uses_only_what_is_above_it(module):
         ("labelgen.video.clips", "from train import TrainError"),
         ("labelgen.cli", "from train.loop import pretrain"),
         ("train.recipe", "from train.models.c3d import C3D"),
-        ("train.tasks.pretrain", "from train.data.loader import Batch"),
+        ("train.data.loader", "from train.tasks.task import Task"),
         ("train.models.heads", "from train.tasks.pretrain import Pretraining"),
         ("train.models.weights", "from train.data.shards import open_shards"),
         ("train.tasks.finetune", "from train.evaluate.features import extract"),

@@ -41,6 +41,8 @@ def write_shards(
     config: str = "settings",
     drop: tuple[str, ...] = (),
     filters: dict | None = None,
+    fields: dict | None = None,
+    profile: str = "paper",
     classes: list[tuple[str, int]] | None = None,
 ) -> Path:
     """Write a sealed shard directory (or add a prefix to one) and return it."""
@@ -51,7 +53,7 @@ def write_shards(
         path = folder / f"{prefix}-{number:05d}-of-{shards:05d}.h5"
         with h5py.File(path, "w") as file:
             file.attrs.update(
-                format="motion-appearance-labels", format_version=1, profile="paper",
+                format="motion-appearance-labels", format_version=1, profile=profile,
                 flow='{"method": "tvl1"}', config_hash=digest,
             )  # fmt: skip
             file["labels"] = labels[rows]
@@ -64,6 +66,9 @@ def write_shards(
                 data, shape = frames[rows], frames.shape[1:]
                 options = {"chunks": (1, *shape), "maxshape": (None, *shape), **(filters or {})}
                 file.create_dataset("frames", data=data, **options)
+            for name, values in (fields or {}).items():
+                part = values[rows]
+                file.create_dataset(name, data=part, chunks=(1, *part.shape[1:]), compression=1)
             for name in drop:
                 del file[name]
         write_seal(path, clips=len(rows), config_hash=digest)
@@ -131,6 +136,16 @@ def toy_shards(folder: Path, clips: int = 12, *, seed: int = 0, **options) -> Pa
     crops = options.get("crops", SMALL_CROPS)
     labels = random_labels(rng, clips, len(crops))
     return write_shards(folder, bright_frames(labels, rng), labels, **options)
+
+
+def moving_shards(folder: Path, clips: int = 12, *, seed: int = 0, **options) -> Path:
+    """Shards with motion boundaries and flow that labels and frames have nothing to do with."""
+    rng = np.random.default_rng(seed)
+    fields = {
+        "motion_boundaries": rng.normal(0, 1, (clips, 4, 128, 171)).astype(np.float16),
+        "flow": rng.normal(0, 1, (clips, 15, 2, 128, 171)).astype(np.float16),
+    }
+    return toy_shards(folder, clips, seed=seed, **{"fields": fields, **options})
 
 
 NAMES = ("dark", "bright")

@@ -53,7 +53,8 @@ def save(
     sums : tensor
         Training statistics of the unfinished epoch, over all ranks.
     prepared : dict
-        What the task must know of its data: ``moments`` of labels, or names of ``classes``.
+        What the task must know of its data: ``moments`` and ``counts`` of labels, or names of
+        ``classes``.
     labels : dict of str
         Which labels it was trained on: hashes, profile, flow and the held-out choice.
 
@@ -121,7 +122,7 @@ def check_same(
 ) -> None:
     """Refuse to resume with another recipe or other labels, naming what differs.
 
-    More epochs than before are no other recipe: nothing that was learnt depends on their number.
+    More epochs than before are no other recipe, unless the rate is planned over all of them.
     """
     done = content["progress"]["epoch"]
     if content.get("task", PretrainRecipe.task) != recipe.task:
@@ -130,10 +131,16 @@ def check_same(
         raise TrainError(
             f"{path} has learnt for {done} epochs already; --epochs {recipe.epochs} cannot undo it."
         )
-    asked = {**recipe.as_dict(), "epochs": None, **labels}
+    if recipe.task == PretrainRecipe.task and "counts" not in content["prepared"]:
+        raise TrainError(
+            f"{path} was begun by an older version, which kept less of the labels; use another "
+            "--out to start anew."
+        )
     # What a recipe of an older program does not hold is what it then was.
-    then = type(recipe).from_dict(content["recipe"]).as_dict()
-    stored = {**then, "epochs": None, **content["labels"]}
+    then = type(recipe).from_dict(content["recipe"])
+    asked, stored = {**recipe.as_dict(), **labels}, {**then.as_dict(), **content["labels"]}
+    if recipe.schedule == then.schedule == "step":
+        asked["epochs"] = stored["epochs"] = None
     differing = [
         f"{key} {stored.get(key)!r} there, {asked.get(key)!r} here"
         for key in sorted(asked.keys() | stored.keys())

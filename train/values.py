@@ -70,6 +70,22 @@ def neighbours(columns: Sequence[int]) -> torch.Tensor:
     return weights
 
 
+def shared_outputs(columns: Sequence[int]) -> torch.Tensor:
+    """Return how the logit of a value, a row, is made of the outputs of all, (C, 16, 16) float32.
+
+    Of frames: its own, and 4 times a mean of those near it that falls off by e every 3 frames, so
+    that early and late are told apart as fast as by regression. Of all else: its own.
+    """
+    apart = distances(columns)
+    shared = torch.eye(MOST).repeat(len(columns), 1, 1)
+    for row, column in enumerate(columns):
+        name, values = LABELS[column]
+        if kind_of(name) == "when":
+            near = torch.exp(-apart[row, :values, :values] / 3)
+            shared[row, :values, :values] += 4 * near / near.sum(dim=1, keepdim=True)
+    return shared
+
+
 def _weights(kind: str, apart: torch.Tensor) -> torch.Tensor:
     same = torch.eye(len(apart))
     if kind == "colour":

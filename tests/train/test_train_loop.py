@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from train_helpers import bright_frames, random_labels, toy_shards, write_shards
+from train_helpers import bright_frames, moving_shards, random_labels, toy_shards, write_shards
 
 from labelgen.errors import LabelgenError
 from labelgen.shards.folder import locked
@@ -92,6 +92,108 @@ def test_what_frames_tell_is_learnt_and_shuffled_labels_are_not(tmp_path):
     assert all(
         branch["explained_variance"] <= 0 for branch in held["shuffled"]["branches"].values()
     )
+
+
+@pytest.mark.parametrize("loss", ["ce", "ce-soft", "statistics"])
+def test_distributions_are_learnt_from_true_labels_alone(tmp_path, loss):
+    """The same frames, held-out clips and steps: only whether labels belong to them differs."""
+    rng = np.random.default_rng(1)
+    labels = random_labels(rng, 80, 1)
+    labels[..., 0] = 1 + 15 * (labels[..., 0] > 8)
+    frames = bright_frames(labels, rng)
+    boundaries = moved_blocks(labels[:, 0, 0])
+    told = {}
+    for name, order in (("true", np.arange(80)), ("shuffled", rng.permutation(80))):
+        folder = write_shards(
+            tmp_path / name, frames, labels[order], crops=np.array([(8, 29)], np.int16),
+            fields={"motion_boundaries": boundaries[order]},
+        )  # fmt: skip
+        recipe = {"epochs": 6, "tasks": ("motion/grid/u_location",), "lr": 0.01}
+        log = pretrain(folder, tmp_path / f"run {name}", val=0.5, loss=loss, **recipe)
+        told[name] = log[-1]["held_out"]["labels"]["motion/grid/u_location"]
+    assert told["true"]["information"] > 0.3
+    assert told["true"]["accuracy"] > told["true"]["prior_accuracy"] + 0.2
+    assert told["shuffled"]["information"] <= 0.05
+    assert told["shuffled"]["accuracy"] < told["shuffled"]["prior_accuracy"] + 0.2
+
+
+def moved_blocks(places):
+    """(N, 4, 128, 171) float16: motion in one block of the central crop's grid."""
+    boundaries = np.zeros((len(places), 4, 128, 171), np.float16)
+    for clip, block in enumerate(places.astype(int) - 1):
+        top, left = 8 + 28 * (block // 4), 29 + 28 * (block % 4)
+        boundaries[clip, 0, top : top + 28, left : left + 28] = 1
+    return boundaries
+
+
+@pytest.mark.parametrize("loss", ["ce-soft", "statistics"])
+def test_one_batch_can_be_fitted_to_its_entropy(tmp_path, loss):
+    folder = moving_shards(tmp_path / "s", 8)
+    run = run_on(folder, tmp_path / "run", loss=loss, lr=0.02)
+    batch = next(run.loader.read(run.order.steps_of(0)))
+    targets = run.task.targets(batch)
+    per_branch = [
+        torch.stack([-torch.xlogy(w, w).flatten(1).sum(1).mean() for w in wanted]).sum() / labels
+        for wanted, labels in of_branches(targets.wanted)
+    ]
+    losses = [run.learner.step([batch], figures=run.figures).read().loss for _ in range(120)]
+    entropy = sum(float(value) for value in per_branch)
+    assert losses[0] > entropy + 1
+    assert losses[-1] < entropy + 0.1
+
+
+def of_branches(wanted):
+    """What is wanted of motion and of appearance, and how many labels each has."""
+    if isinstance(wanted, tuple):  # places with what is found there, frames, the colour of all
+        return (wanted[:8], 14), (wanted[8:], 13)
+    return (wanted[:, :14].unbind(1), 14), (wanted[:, 14:].unbind(1), 13)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [{"loss": "ce-soft", "schedule": "one-cycle"}, {"loss": "statistics", "views": 2}],
+)
+def test_other_losses_and_rates_go_on_bit_for_bit(tmp_path, monkeypatch, recipe):
+    folder = moving_shards(tmp_path / "s", 12)
+    whole = pretrain(folder, tmp_path / "whole", val=0.2, **recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "StopRequest", StopAfter)
+        patch.setattr(StopAfter, "answers", 2)
+        with pytest.raises(StoppedError):
+            pretrain(folder, tmp_path / "run", val=0.2, **recipe)
+    assert whole == [
+        {**record, **times(whole[k])}
+        for k, record in enumerate(pretrain(folder, tmp_path / "run", val=0.2, **recipe))
+    ]
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def times(record):
+    """What differs between two runs that do the same."""
+    names = ("seconds", "samples_per_second", "data_wait", "grad_norm", "grad_norm_max")
+    return {name: record[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"fields": None}, r"has no motion boundaries \(extracted with --no-boundaries\?\)"),
+        ({"profile": "authors"}, "holds labels of profile authors, and --loss statistics"),
+    ],
+)
+def test_statistics_need_what_they_are_made_of(tmp_path, options, sentence):
+    folder = moving_shards(tmp_path / "s", 8, **options)
+    with pytest.raises(TrainError, match=sentence):
+        pretrain(folder, tmp_path / "run", loss="statistics")
+
+
+def test_a_run_of_an_older_version_is_not_gone_on_with(toy, tmp_path):
+    pretrain(toy, tmp_path / "run", epochs=1)
+    content = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    del content["counts"]
+    torch.save(content, tmp_path / "run" / "last.pt")
+    with pytest.raises(TrainError, match="begun by an older version"):
+        pretrain(toy, tmp_path / "run", epochs=2)
 
 
 class StopAfter(StopRequest):
@@ -313,6 +415,18 @@ def test_tasks_shrink_outputs_and_report(toy, tmp_path):
 
 def test_rates_fall_as_in_the_paper():
     assert [Recipe().rate(e) for e in (0, 4, 5, 19)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-6])
+
+
+def test_one_cycle_rises_and_falls():
+    recipe = Recipe(schedule="one-cycle", lr=0.1, epochs=10)
+    rates = [recipe.rate(epoch) for epoch in (0, 1.5, 3, 6.5, 10)]
+    assert rates == pytest.approx([0.004, 0.052, 0.1, 0.050005, 0.00001])
+
+
+def test_a_cycle_is_planned_for_its_epochs(toy, tmp_path):
+    pretrain(toy, tmp_path / "run", schedule="one-cycle", epochs=1)
+    with pytest.raises(TrainError, match=r"trained differently \(epochs 1 there, 2 here\)"):
+        pretrain(toy, tmp_path / "run", schedule="one-cycle", epochs=2)
 
 
 def test_another_recipe_or_other_labels_are_not_resumed(toy, tmp_path):

@@ -95,3 +95,65 @@ def test_the_training_mean_has_no_skill(drawn):
     for branch in stats_of(constant, labels).report(MEAN, TRAINING)["branches"].values():
         assert branch["skill"] == pytest.approx(0, abs=1e-6)
         assert branch["explained_variance"] < 0
+
+
+def test_figures_beside_the_training_prior_equal_plain_numpy():
+    rng = np.random.default_rng(4)
+    labels = (1 + rng.random((60, 3)) * CARDINALITY).astype(int)
+    values = (1 + rng.random((60, 3)) * CARDINALITY).astype(int)
+    surprise = rng.random((60, 3)).astype(np.float32) * 2
+    counts = np.zeros((17, 3))
+    for column, most in enumerate(CARDINALITY):
+        counts[1 : most + 1, column] = rng.integers(0, 9, most)
+
+    def said(predicted, targets):
+        rows = torch.from_numpy(labels), torch.from_numpy(surprise), torch.from_numpy(values)
+        return rows[0], rows[1], Reading(rows[2].float(), rows[2].float(), rows[1])
+
+    apart = distances(COLUMNS)
+    stats = LabelStats(NAMES, distances=apart, judge=said, device=torch.device("cpu"))
+    stats.add(torch.zeros(0), None)
+    report = stats.report(MEAN, torch.from_numpy(counts))
+    for i, name in enumerate(NAMES):
+        got, most, y = report["labels"][name], CARDINALITY[i], labels[:, i]
+        prior = (counts[1 : most + 1, i] + 0.5) / (counts[1 : most + 1, i] + 0.5).sum()
+        alone = -np.log(prior[y - 1]).mean()
+        assert got["information"] == pytest.approx(1 - surprise[:, i].mean() / alone, rel=1e-5)
+        assert got["prior_accuracy"] == pytest.approx((y == 1 + prior.argmax()).mean())
+        table = apart[i, :most, :most].numpy()
+        if name.endswith("color"):
+            assert got["distance"] is None
+            assert got["prior_distance"] is None
+            continue
+        assert got["distance"] == pytest.approx(table[y - 1, values[:, i] - 1].mean(), rel=1e-5)
+        best = (prior @ table).argmin()
+        assert got["prior_distance"] == pytest.approx(table[y - 1, best].mean(), rel=1e-5)
+    kinds = report["kinds"]
+    assert list(kinds) == ["motion: where", "motion: when", "appearance: colour"]
+    macro = report["branches"]["motion"]["macro"]
+    both = [report["labels"][name]["accuracy"] for name in NAMES[:2]]
+    assert macro["accuracy"] == pytest.approx(sum(both) / 2)
+
+
+def test_the_prior_itself_gains_no_information_and_perfection_all():
+    labels = np.array([[1, 1, 1], [2, 5, 3], [16, 15, 8], [2, 5, 3]])
+    counts = torch.zeros(17, 3)
+    for column in range(3):
+        counts[1 : CARDINALITY[column] + 1, column] = 7
+    even = torch.tensor(CARDINALITY).log().expand(4, 3)
+    for surprise, gained in ((even, 0.0), (torch.zeros(4, 3), 1.0)):
+        judge = lambda p, y, s=surprise: (y, s, Reading(y.float(), y.float(), s))  # noqa: E731
+        stats = LabelStats(
+            NAMES, distances=distances(COLUMNS), judge=judge, device=torch.device("cpu")
+        )
+        stats.add(torch.zeros(4, 3), torch.from_numpy(labels))
+        report = stats.report(MEAN, counts)
+        assert [v["information"] for v in report["labels"].values()] == pytest.approx(
+            [gained] * 3, abs=1e-6
+        )
+
+
+def test_numbers_alone_have_no_information(drawn):
+    predicted, labels = drawn
+    report = stats_of(predicted, labels).report(MEAN, TRAINING)
+    assert {v["information"] for v in report["labels"].values()} == {None}

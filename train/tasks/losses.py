@@ -18,12 +18,14 @@ from train import TrainError
 from train.data.loader import Batch
 from train.metrics import NO_LABEL, Reading, place
 from train.tasks.statistics import BOUNDARIES, CropStatistics
-from train.values import MOST, neighbours
+from train.values import MOST, neighbours, shared_outputs
 
 SHARPNESS = 4.0
 """Of shares of motion by block and by frame pair."""
 TURN_SHARPNESS = 2.0
 """Of shares of motion by direction."""
+GAIN = 4.0
+"""Logits are outputs times this: a softmax over many values moves its mean slowly otherwise."""
 _TINY = 1e-12
 
 
@@ -128,6 +130,8 @@ class CrossEntropy(_Distributions):
         for row, size in enumerate(size for branch in sizes for size in branch):
             self._places[row, :size] = torch.arange(first, first + size)
             first += size
+        self._absent = self._places == first
+        self._shared = shared_outputs(chosen).to(device)
 
     def targets(self, batch: Batch) -> Targets:
         """Return a distribution over the values of each label, (B, C, 16)."""
@@ -142,8 +146,10 @@ class CrossEntropy(_Distributions):
 
     def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
         """Return the softmax over each label's own outputs."""
-        none = torch.full_like(predicted[:, :1], -torch.inf)
-        return torch.cat([predicted, none], dim=1)[:, self._places].log_softmax(2)
+        none = predicted.new_zeros(len(predicted), 1)
+        outputs = torch.cat([predicted, none], dim=1)[:, self._places]
+        logits = GAIN * torch.einsum("bcv,cwv->bcw", outputs, self._shared.to(outputs.dtype))
+        return logits.masked_fill(self._absent, -torch.inf).log_softmax(2)
 
 
 def _cross_entropy(log_likely: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -195,6 +201,7 @@ class Statistics(_Distributions):
             row += len(columns)
         self.outputs = tuple(outputs)
         self._spread = neighbours(chosen).to(device)
+        self._shared = shared_outputs(chosen).to(device)
         self._statistics = CropStatistics(device)
 
     def targets(self, batch: Batch) -> Targets:
@@ -236,10 +243,13 @@ class Statistics(_Distributions):
 
     def _joint(self, predicted: torch.Tensor) -> list[torch.Tensor]:
         sizes = [torch.Size(group.shape).numel() for group in self._groups]
-        return [
-            part.log_softmax(1).reshape(-1, *group.shape)
-            for part, group in zip(predicted.split(sizes, dim=1), self._groups, strict=True)
-        ]
+        joint = []
+        for part, group in zip(predicted.split(sizes, dim=1), self._groups, strict=True):
+            shared = self._shared[group.row, : group.shape[0], : group.shape[0]].to(part.dtype)
+            # What a place shares with others, of frames alone, none with a thing in it.
+            outputs = part @ shared.T if len(group.shape) == 1 else part
+            joint.append((GAIN * outputs).log_softmax(1).reshape(-1, *group.shape))
+        return joint
 
 
 class _Found:

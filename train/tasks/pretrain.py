@@ -1,4 +1,4 @@
-"""Regression of the 27 labels (paper, Sec. 3.4): network, targets, loss and figures."""
+"""Learning the 27 labels (paper, Sec. 3.4): network, loss, figures, and words for them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ from train.models.registry import make_backbone
 from train.recipe import PretrainRecipe, task_columns
 from train.tasks.losses import Targets, make_loss
 from train.values import distances
+
+_OF_NUMBERS = (
+    "ev: 1 - squared error / that of the clips' own mean; skill: 1 - squared error / that of "
+    "the training clips' mean; 0 is a constant, 1 is perfect"
+)
+_OF_VALUES = (
+    "accuracy of labels by kind, mean over the labels of a kind; in brackets that of always saying "
+    "what is most frequent among the training clips"
+)
 
 
 class Pretraining:
@@ -39,10 +48,6 @@ class Pretraining:
         On the device, with the initial weights that the recipe's seed gives.
     """
 
-    explanation = (
-        "ev: 1 - squared error / that of the clips' own mean; skill: 1 - squared error / that of "
-        "the training clips' mean; 0 is a constant, 1 is perfect"
-    )
     next_command = (
         "train finetune --init {run} --labels SHARDS, train export {run} -o backbone.safetensors"
     )
@@ -51,6 +56,7 @@ class Pretraining:
         self, recipe: PretrainRecipe, *, known: dict[str, torch.Tensor], device: torch.device
     ) -> None:
         self._recipe, self._device = recipe, device
+        self.explanation = _OF_NUMBERS if recipe.loss == "mse" else _OF_VALUES
         self._columns = task_columns(recipe.tasks)
         self._weights = {name: getattr(recipe, f"{name}_weight") for name in self._columns}
         if not any(self._weights.values()):
@@ -112,7 +118,12 @@ class Pretraining:
         return figures.report(self._training_mean, self._training)
 
     def headline(self, report: dict[str, Any]) -> str:
-        """Return a report in half a line: figures of each branch."""
+        """Return a report in half a line: figures of each branch, or of each kind of label."""
+        if self._recipe.loss != "mse":
+            return ", ".join(
+                f"{kind.replace(':', '')} {values['accuracy']:.3f} ({values['prior_accuracy']:.3f})"
+                for kind, values in report["kinds"].items()
+            )
         return ", ".join(
             f"{branch} mse {values['mse']:.3f} ev {_signed(values['explained_variance'])} "
             f"skill {_signed(values['skill'])}"
@@ -120,17 +131,26 @@ class Pretraining:
         )
 
     def table(self, report: dict[str, Any]) -> str:
-        """Return figures per label as a Markdown table."""
-        rows = [
-            "| label | mse | explained variance | skill | accuracy | chance |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
-        for name, v in report["labels"].items():
-            rows.append(
-                f"| {name} | {v['mse']:.3f} | {_signed(v['explained_variance'])} "
-                f"| {_signed(v['skill'])} | {v['accuracy']:.3f} | {v['chance']:.3f} |"
-            )
+        """Return figures per label, and means per kind, as a Markdown table."""
+        rows = [f"| label | {' | '.join(_COLUMNS)} |", "| --- " * (1 + len(_COLUMNS)) + "|"]
+        for name, values in (report["labels"] | report["kinds"]).items():
+            cells = [_cell(figure, values[figure]) for figure in _COLUMNS.values()]
+            rows.append(f"| {name} | {' | '.join(cells)} |")
         return "\n".join(rows)
+
+
+_COLUMNS = {
+    "mse": "mse", "explained variance": "explained_variance", "skill": "skill",
+    "accuracy": "accuracy", "chance": "chance", "prior": "prior_accuracy",
+    "information": "information", "distance": "distance", "prior's distance": "prior_distance",
+}  # fmt: skip
+_ABOUT_NOTHING = ("explained_variance", "skill", "information")
+
+
+def _cell(figure: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return _signed(value) if figure in _ABOUT_NOTHING else f"{value:.3f}"
 
 
 def _signed(value: float | None) -> str:

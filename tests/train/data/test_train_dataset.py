@@ -11,7 +11,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from train_helpers import SMALL_CROPS, random_labels, spoilt, toy_shards, write_shards
+from train_helpers import (
+    SMALL_CROPS,
+    moving_shards,
+    random_labels,
+    spoilt,
+    toy_shards,
+    write_shards,
+)
 
 from labelgen import LABELS
 from labelgen.labels.crops import central_crop
@@ -97,6 +104,36 @@ def test_held_out_view_is_the_central_crop_as_it_is(stored):
     item = ClipDataset(LabelAnswers(shards), LabelAnswers(shards), views=3)[HELD_OUT, 1]
     np.testing.assert_array_equal(item.frames, frames[1:2, :, 8:120, 29:141])
     np.testing.assert_array_equal(item.answers, labels[1:2, 0])
+
+
+@pytest.mark.parametrize("names", [("motion_boundaries",), ("motion_boundaries", "flow")])
+def test_fields_are_those_of_the_crop_mirrored_as_motion_is(tmp_path, names):
+    shards = open_shards(moving_shards(tmp_path / "s", 2))
+    with h5py.File(shards.shards[0].path) as file:
+        maps = [file[name][:].reshape(2, -1, 128, 171) for name in names]
+    whole = np.concatenate(maps, axis=1)
+    dataset = ClipDataset(LabelAnswers(shards, fields=names), seed=2, views=4)
+    signs = np.array([1, -1, -1, 1] + [-1, 1] * 15)[: whole.shape[1]]
+    flips = 0
+    for clip in range(2):
+        drawn = views_of(2, 0, clip, crops=len(SMALL_CROPS), count=4)
+        for got, (crop, flip) in zip(dataset[0, clip].fields, drawn, strict=True):
+            assert got.dtype == torch.float16
+            top, left = SMALL_CROPS[crop]
+            for channel in range(whole.shape[1]):
+                for y, x in ((0, 0), (0, 113), (57, 3), (113, 60), (113, 113)):
+                    # The rim repeats the frame's edge; column x of a mirrored crop is 113 - x.
+                    row = min(max(top + y - 1, 0), 127)
+                    column = min(max(left + (113 - x if flip else x) - 1, 0), 170)
+                    sign = signs[channel] if flip else 1
+                    assert got[channel, y, x] == sign * whole[clip, channel, row, column]
+            flips += flip
+    assert 0 < flips < 8
+
+
+def test_without_a_wish_there_are_no_fields(tmp_path):
+    shards = open_shards(moving_shards(tmp_path / "s", 2))
+    assert ClipDataset(LabelAnswers(shards))[0, 1].fields.shape == (1, 0, 114, 114)
 
 
 def test_central_crop_of_all_is_central():
