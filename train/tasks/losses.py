@@ -21,9 +21,7 @@ from train.tasks.statistics import BOUNDARIES, CropStatistics
 from train.values import MOST, neighbours, shared_outputs
 
 SHARPNESS = 4.0
-"""Of shares of motion by block and by frame pair."""
-TURN_SHARPNESS = 2.0
-"""Of shares of motion by direction."""
+"""Power of shares, since labels ask for the largest."""
 GAIN = 4.0
 """Logits are outputs times this: a softmax over many values moves its mean slowly otherwise."""
 _TINY = 1e-12
@@ -180,9 +178,9 @@ class Statistics(_Distributions):
 
     A place is asked about together with what is found there: how much of the crop's motion lies in
     each block and direction, how likely the place is and which colours each block has. The labels'
-    own distributions are the two margins of that. Where motion is largest, and in which pair of
-    frames, is sharpened: shares are taken to the power `SHARPNESS`, and add up to 1 again.
-    Places of colour are those of `CrossEntropy`, and frames too where no flow is stored.
+    own distributions are the two margins of that. Shares, of motion by block, direction and frame
+    pair, and of colours, are taken to the power `SHARPNESS`, and add up to 1 again. Places of
+    colour are those of `CrossEntropy`, and frames too where no flow is stored.
 
     Raises
     ------
@@ -246,7 +244,6 @@ class Statistics(_Distributions):
         joint = []
         for part, group in zip(predicted.split(sizes, dim=1), self._groups, strict=True):
             shared = self._shared[group.row, : group.shape[0], : group.shape[0]].to(part.dtype)
-            # What a place shares with others, of frames alone, none with a thing in it.
             outputs = part @ shared.T if len(group.shape) == 1 else part
             joint.append((GAIN * outputs).log_softmax(1).reshape(-1, *group.shape))
         return joint
@@ -268,21 +265,21 @@ class _Found:
         component = int("/v_" in name)
         near = near[:, : group.shape[0]]
         if partition == "global" and branch == "appearance":
-            return self._colours[:, -1]
+            return _shares(self._colours[:, -1])
         if partition == "global":
-            return near if self._pairs is None else _shares(self._pairs[:, component], SHARPNESS)
+            return near if self._pairs is None else _shares(self._pairs[:, component])
         if branch == "motion":
             inside = self._motion[:, component, _blocks(partition)]
-            places, things = _shares(inside.sum(2), SHARPNESS), _shares(inside, TURN_SHARPNESS)
+            places, things = _shares(inside.sum(2)), _shares(inside)
         else:
-            places, things = near, self._colours[:, _blocks(partition)]
+            places, things = near, _shares(self._colours[:, _blocks(partition)])
         return places if len(group.shape) == 1 else places[..., None] * things
 
 
-def _shares(values: torch.Tensor, power: float) -> torch.Tensor:
-    """Return values to a power, as shares of their sum along the last axis; of nothing, nothing."""
+def _shares(values: torch.Tensor) -> torch.Tensor:
+    """Return sharpened shares of the sum along the last axis; of nothing, nothing."""
     largest = values.amax(-1, keepdim=True)
-    sharpened = (values / largest.clamp(min=_TINY)) ** power * (largest > 0)
+    sharpened = (values / largest.clamp(min=_TINY)) ** SHARPNESS * (largest > 0)
     return sharpened / sharpened.sum(-1, keepdim=True).clamp(min=_TINY)
 
 

@@ -12,7 +12,7 @@ from train import TrainError
 from train.data.loader import Batch
 from train.metrics import NO_LABEL
 from train.recipe import LOSSES, task_columns
-from train.tasks.losses import SHARPNESS, TURN_SHARPNESS, make_loss
+from train.tasks.losses import SHARPNESS, make_loss
 from train.tasks.statistics import CropStatistics
 from train.values import neighbours
 
@@ -157,8 +157,8 @@ def slow_motion(flow):
     return found
 
 
-def sharp(values, power):
-    return values**power / (values**power).sum(-1, keepdims=True)
+def sharp(values):
+    return values**SHARPNESS / (values**SHARPNESS).sum(-1, keepdims=True)
 
 
 def test_statistics_of_blocks_equal_slow_ones(clips):
@@ -186,7 +186,7 @@ def test_targets_of_statistics_are_shares_whose_largest_is_the_label(clips):
     grid_u = targets.wanted[0]
     for clip, (_, flow, labels) in enumerate(clips):
         blocks = slow_motion(flow)[0, :16]
-        wanted = sharp(blocks.sum(1), SHARPNESS)[:, None] * sharp(blocks, TURN_SHARPNESS)
+        wanted = sharp(blocks.sum(1))[:, None] * sharp(blocks)
         np.testing.assert_allclose(grid_u[clip], wanted, atol=1e-4)
         place = grid_u[clip].sum(1).argmax().item()
         assert (place + 1, grid_u[clip, place].argmax().item() + 1) == tuple(labels[:2])
