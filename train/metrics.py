@@ -77,14 +77,14 @@ class LabelStats:
     @torch.no_grad()
     def add(self, predicted: torch.Tensor, targets: Any) -> None:
         """Add a batch, as the judge takes it."""
-        labels, losses, said = self._judge(predicted, targets)
+        labels, losses, said = self._judge(predicted.double(), targets)
         there = labels != NO_LABEL
-        p, y = said.expected.double(), labels.double() * there
+        p, y = said.expected, labels.double() * there
         surprise = torch.full_like(p, torch.nan) if said.surprise is None else said.surprise
         apart = self._distances[torch.arange(len(self.names)), place(labels), place(said.value)]
         seen = torch.nn.functional.one_hot(y.long(), VALUES) * there[..., None]
         rows = [there, y, y * y, (y - p) ** 2 * there, (said.value == y) & there]
-        rows += [losses, surprise.double().where(there, 0), apart * there]
+        rows += [losses, surprise.where(there, 0), apart * there]
         self.sums += torch.cat([torch.stack([row.sum(0) for row in rows]), seen.sum(0).T])
 
     def is_empty(self) -> bool:

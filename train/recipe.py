@@ -166,7 +166,7 @@ _SMALL: dict[str, Any] = {
 RECIPES = {
     "ucf101": PretrainRecipe(),
     "kinetics": PretrainRecipe(lr=0.0005, lr_every=7),
-    "small": PretrainRecipe(**_SMALL, targets="standard"),
+    "small": PretrainRecipe(**{**_SMALL, "lr": 0.02, "schedule": "one-cycle"}, targets="standard"),
 }
 """The two schedules of the paper (Sec. 4.1), and one for some hundred clips and a CPU.
 

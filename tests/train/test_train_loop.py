@@ -28,7 +28,7 @@ from train.state import recorded, run_status
 from train.stop import StopRequest
 from train.tasks.pretrain import Pretraining
 
-TINY = {"width": 0.03, "batch": 4, "epochs": 2, "lr": 0.003}
+TINY = {"width": 0.03, "batch": 4, "epochs": 2, "lr": 0.003, "schedule": "step"}
 CPU = Machine(device="cpu", precision="fp32")
 
 

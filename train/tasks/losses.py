@@ -103,7 +103,7 @@ class _Distributions:
     def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
         """Return mean and likeliest value, and how unlikely the true one was thought."""
         log_likely = self.log_likely(predicted)
-        expected = log_likely.exp() @ self._values
+        expected = log_likely.exp() @ self._values.to(log_likely.dtype)
         true = place(targets.labels)[..., None]
         surprise = -log_likely.gather(2, true)[..., 0]
         return Reading(expected, log_likely.argmax(2) + 1.0, surprise)
