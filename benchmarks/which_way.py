@@ -1,23 +1,39 @@
 """How much of a label can be known? What noise in the flow changes; what a place says of a way.
 
     python benchmarks/which_way.py runs/learning/fights0-tvl1/fights-test
+    python benchmarks/which_way.py runs/learning/known/true/known-test --run RUN
 
 Reads shards with stored flow (`--store-flow`), computes the motion labels of the central crop from
 that flow and from the same flow with smooth noise, and prints for each kind of label how often
-both agree, and how much of an orientation's entropy is left when its place is known.
+both agree, and how much of an orientation's entropy is left when its place is known. With a run of
+`train pretrain` instead: how often it tells the orientation, by how far the winner is ahead of the
+next, and where it has told the place.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 import labelgen
 from labelgen.labels.crops import crop_positions
+from labelgen.labels.partitions import BOUNDS
 from labelgen.shards.reader import open_shard
+from train.checkpoint import load
+from train.data.answers import LabelAnswers
+from train.data.dataset import ClipDataset
+from train.data.loader import Batch
+from train.data.sampler import HELD_OUT
 from train.data.shards import open_shards
+from train.recipe import PretrainRecipe
+from train.tasks.pretrain import Pretraining
+from train.tasks.statistics import CropStatistics
 from train.values import kind_of
 
 NOISE = (0.02, 0.05, 0.1)  # of the flow's root mean square
@@ -80,11 +96,65 @@ def measure(location: str) -> None:
         print(f"| {NAMES[number + 1]} | {whole:.2f} | {left:.2f} |")
 
 
+def measure_run(location: str, run: Path) -> None:
+    """Print accuracy of orientations by thirds of their margin, and where the place is right."""
+    content = load(run / "best.pt")
+    recipe = replace(PretrainRecipe.from_dict(content["recipe"]), drop_still=0.0)
+    cpu = torch.device("cpu")
+    task = Pretraining(recipe, known=content["prepared"], device=cpu)
+    task.net.load_state_dict(content["model"])
+    task.net.eval()
+    shards = open_shards(location)
+    dataset = ClipDataset(LabelAnswers(shards, fields=("motion_boundaries",)))
+    statistics = CropStatistics(cpu)
+    rows = []
+    for first in range(0, shards.clips, 16):
+        items = [dataset[HELD_OUT, clip] for clip in range(first, min(first + 16, shards.clips))]
+        parts = (torch.cat([getattr(i, name) for i in items]) for name in BATCH)
+        batch = Batch(*parts, [])
+        with torch.no_grad():
+            targets = task.targets(batch)
+            said = task._loss.read(task.net(batch.frames), targets)
+        motion = statistics.motion(batch.fields)
+        for clip in range(len(items)):
+            rows += _of_clip(said.value[clip], targets.labels[clip], motion[clip])
+    table = np.array(rows)  # margin, orientation told, place told
+    thirds = np.quantile(table[:, 0], (1 / 3, 2 / 3))
+    print(f"\n{run} on {location}\n\n| orientations | number | told |\n| --- | --- | --- |")
+    for name, chosen in (
+        ("all", table[:, 0] >= 0),
+        *((f"margin: third {k + 1}", np.digitize(table[:, 0], thirds) == k) for k in range(3)),
+        ("place told", table[:, 2] == 1),
+        ("place not told", table[:, 2] == 0),
+    ):
+        print(f"| {name} | {chosen.sum()} | {table[chosen, 1].mean():.3f} |")
+
+
+BATCH = ("frames", "answers", "fields")
+
+
+def _of_clip(
+    value: torch.Tensor, labels: torch.Tensor, motion: torch.Tensor
+) -> Iterator[tuple[float, bool, bool]]:
+    """Yield margin, and whether orientation and place were told, of each of 6 orientations."""
+    for number in range(6):
+        partition, component = divmod(number, 2)
+        block = int(BOUNDS[partition]) + int(labels[2 * number]) - 1
+        next_best, best = motion[component, block].sort().values[-2:].tolist()
+        told = (value[2 * number : 2 * number + 2] == labels[2 * number : 2 * number + 2]).tolist()
+        yield 1 - next_best / max(best, 1e-12), told[1], told[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("labels", nargs="+", help="shards with flow, such as shards/known-test")
-    for location in parser.parse_args().labels:
-        measure(location)
+    parser.add_argument("--run", type=Path, help="measure a run of `train pretrain` on them")
+    options = parser.parse_args()
+    for location in options.labels:
+        if options.run:
+            measure_run(location, options.run)
+        else:
+            measure(location)
 
 
 if __name__ == "__main__":
