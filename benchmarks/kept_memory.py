@@ -20,14 +20,16 @@ def seconds_per_step(kept: bool, width: float, batch: int) -> float:
     import torch
 
     from train.data.loader import Batch
-    from train.device import Machine, choose_device
+    from train.device import Machine, keep_freed_memory
     from train.metrics import VALUES
     from train.ranks import Ranks
     from train.recipe import RECIPES
     from train.step import Learner
     from train.tasks.pretrain import Pretraining
 
-    device = choose_device("cpu") if kept else torch.device("cpu")
+    device = torch.device("cpu")
+    if kept:
+        keep_freed_memory(device)
     recipe = replace(RECIPES["small"], width=width, batch=batch)
     known = {"moments": torch.ones(2, 27), "counts": torch.ones(27, VALUES)}
     task = Pretraining(recipe, known=known, device=device)

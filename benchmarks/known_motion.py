@@ -3,16 +3,21 @@
     python benchmarks/known_motion.py --data "$LABELGEN_SHARED/data" --out runs/true
     python benchmarks/known_motion.py --data "$LABELGEN_SHARED/data" --out runs/tvl1 --flow tvl1
 
-Writes shards of three sets, `known-train`, `known-val` and `known-test`, which share no texture:
-first frames of real videos. One ellipse or box, or two in a quarter of the clips, goes in one of 8
-directions at up to 4 pixels a frame, with a burst of speed at a random time; the camera pans by
-parts of a pixel. With `--flow true` labels come from the motion that made the frames, else from
-the flow of a method, so that what labels lose by a solver can be told. The frames are the same.
+Writes shards of three sets, `known-train`, `known-val` and `known-test`, which share no scene:
+textures are first frames of real videos. One ellipse or box, or two in a quarter of the clips, goes
+in one of 8 directions at up to 4 pixels a frame, with a burst of speed at a random time; the camera
+pans by parts of a pixel. With `--flow true` labels come from the motion that made the frames, else
+from the flow of a method, so that what labels lose by a solver can be told. The frames are the
+same.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import itertools
+import random
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,15 +103,30 @@ def make_clip(rng: np.random.Generator, textures: list[np.ndarray]) -> tuple[np.
     return frames, flow
 
 
+def scene_of(file: Path, groups: dict[str, str]) -> str:
+    """Return what names a video's scene: its source group, or recording, or folder."""
+    source = groups.get(f"{file.parent.name}/{file.name}")
+    recording = re.search(r"(v_[^/]+_g\d+)_c\d+", file.name)
+    return source or (recording[1] if recording else str(file.parent))
+
+
 def read_textures(data: Path, name: str) -> list[np.ndarray]:
-    """First frames of videos, 256x342 RGB; of each four videos two train, one each else."""
-    files = sorted(f for f in data.rglob("*") if f.suffix in SUFFIXES)
-    sides = {"train": (0, 1), "val": (2,), "test": (3,)}[name]
+    """First frames of videos, 256x342 RGB; no scene is on two sides."""
+    groups = {}
+    for listed in sorted(data.rglob("groups.csv")):
+        with open(listed, newline="", encoding="utf-8") as stream:
+            rows = csv.DictReader(stream)
+            groups |= {row["path"]: f"{listed.parent.name} {row['group']}" for row in rows}
+    files = sorted(file for file in data.rglob("*") if file.suffix in SUFFIXES)
+    scenes = sorted({scene_of(file, groups) for file in files})
+    random.Random(0).shuffle(scenes)
+    side = dict(zip(scenes, itertools.cycle(("train", "train", "val", "test")), strict=False))
     textures = []
-    for number, file in enumerate(files):
-        there, image = cv2.VideoCapture(str(file)).read() if number % 4 in sides else (False, None)
-        if there:
-            textures.append(cv2.cvtColor(cv2.resize(image, (342, 256)), cv2.COLOR_BGR2RGB))
+    for file in files:
+        if side[scene_of(file, groups)] == name:
+            there, image = cv2.VideoCapture(str(file)).read()
+            if there:
+                textures.append(cv2.cvtColor(cv2.resize(image, (342, 256)), cv2.COLOR_BGR2RGB))
     return textures
 
 
@@ -142,6 +162,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=-1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    method = options.out / "method.txt"
+    if method.exists() and method.read_text() != options.flow:
+        parser.error(
+            f"{options.out} holds labels from {method.read_text()} flow; name another --out"
+        )
+    method.write_text(options.flow)
     plans = [
         plan
         for name, count in CLIPS.items()

@@ -30,6 +30,7 @@ SHARE_TEST, VALIDATED = 0.25, 3  # of the source groups; groups to choose settin
 RECIPE = ("--recipe", "small", "--width", "0.125")
 FIGHTS = (*RECIPE, "--epochs", "3")
 KNOWN = (*RECIPE, "--epochs", "3", "--tasks", "motion")
+KNOWN_FLOWS = ("true", "tvl1")
 PROBE = ("--recipe", "small", "--freeze", "--lr", "0.003", "--epochs", "3", "--val", "0")
 FLOWS = {
     "tvl1": ("tvl1", "clip"),
@@ -122,8 +123,7 @@ def learn(work: Path, jobs: int) -> None:
     calls: list[Any] = []
     for seed in SEEDS:
         for loss in LOSSES:
-            if seed == 0:
-                calls.append(joblib.delayed(learn_known)(work, loss, "true", seed))
+            calls += [joblib.delayed(learn_known)(work, loss, flow, seed) for flow in KNOWN_FLOWS]
             calls += [joblib.delayed(learn_fights)(work, loss, split, seed) for split in SPLITS]
         calls += [joblib.delayed(_probe)(work, "scratch", split, seed) for split in SPLITS]
     for flow in list(FLOWS)[1:]:
@@ -147,7 +147,7 @@ def tables(work: Path) -> Iterator[str]:
     yield from _table(found)
     yield "\nFights, labels from other flow, ce-soft on split 0\n"
     yield from _table({flow: _last(work, f"{flow}-ce-soft-split0-seed*") for flow in FLOWS})
-    for flow in ("true", "tvl1"):
+    for flow in KNOWN_FLOWS:
         yield f"\nKnown motion, labels from {flow} flow\n"
         yield from _table({loss: _last(work, f"known-{flow}-{loss}-seed*") for loss in LOSSES})
     yield "\nLinear probe of the fights, clip and video accuracy\n"
@@ -217,9 +217,10 @@ def main() -> None:
             extract(options.data / "fights", options.work, split, "tvl1")
         for flow in list(FLOWS)[1:]:
             extract(options.data / "fights", options.work, 0, flow)
-        known = options.work / "known" / "true"
         script = Path(__file__).parent / "known_motion.py"
-        run(sys.executable, script, "--data", options.data, "--out", known)
+        for flow in KNOWN_FLOWS:
+            out = options.work / "known" / flow
+            run(sys.executable, script, "--data", options.data, "--out", out, "--flow", flow)
         learn(options.work, options.jobs)
     print("\n".join(tables(options.work)))
 

@@ -27,7 +27,7 @@ SPLITS, SEEDS = range(3), range(3)
 TASKS = {"appearance": "appearance", "motion": "motion", "joint": "motion,appearance"}
 OTHERS = ("ucf101", "hmdb51", "kinetics", "gestures", "misc")
 NETWORK = ("--recipe", "small", "--width", "0.125")
-PRETRAIN = (*NETWORK, "--epochs", "3", "--lr-every", "2")
+PRETRAIN = (*NETWORK, "--schedule", "step", "--lr", "0.01", "--epochs", "3", "--lr-every", "2")
 FINETUNE = ("--recipe", "small", "--epochs", "4", "--lr-every", "3", "--val", "0")
 PROBE = ("--freeze", "--lr", "0.003")
 

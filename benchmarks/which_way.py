@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 import labelgen
-from labelgen.labels.crops import crop_positions
 from labelgen.labels.partitions import BOUNDS
 from labelgen.shards.reader import open_shard
 from train.checkpoint import load
@@ -39,7 +38,6 @@ from train.values import kind_of
 NOISE = (0.02, 0.05, 0.1)  # of the flow's root mean square
 SMOOTH = 4.0  # pixels: errors of a solver lie in patches
 NAMES = [label.name for label in labelgen.LABELS[:14]]
-TOP, LEFT = crop_positions("center")[0]
 
 
 def noisy(flow: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

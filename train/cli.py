@@ -128,8 +128,12 @@ def _schedule_options(of: _Options) -> Callable[[Any], Any]:
         of.of("--batch", "Samples per step, over all ranks.", type=int),
         of.of("--views", "Samples cut from each clip that is read.", type=int),
         of.of("--epochs", "Passes over the clips.", type=int),
-        of.of("--lr", "Learning rate.", type=float),
-        of.of("--schedule", "Of the learning rate.", type=click.Choice(SCHEDULES)),
+        of.of("--lr", "Learning rate; of one-cycle, the highest.", type=float),
+        of.of(
+            "--schedule",
+            "Of the rate: divided by 10 every few epochs, or one rise and fall over all steps.",
+            type=click.Choice(SCHEDULES),
+        ),
         of.of("--lr-every", "Of step: epochs between divisions of the rate by 10.", type=int),
         of.of("--weight-decay", "On the weights that decay.", type=float),
         of.of("--clip-grad", "Largest norm of a step's gradient; 0 takes any.", type=float),
@@ -208,8 +212,9 @@ def cli() -> None:
 @_schedule_options(_PRETRAIN)
 @_PRETRAIN.of(
     "--loss",
-    "Regress labels as numbers (mse), or learn how likely each value is: of the labels (ce), of "
-    "their neighbours too (ce-soft), or of what they are the largest of (statistics).",
+    "What is learnt: the labels as numbers (mse), how likely each value is (ce), with neighbours "
+    "sharing (ce-soft), or the spread of motion and colours over blocks that labels sum up "
+    "(statistics; needs stored motion boundaries).",
     type=click.Choice(LOSSES),
 )
 @_PRETRAIN.of("--tasks", "Label name prefixes, by comma: motion, motion/grid, ...")
@@ -219,7 +224,7 @@ def cli() -> None:
 @_PRETRAIN.of("--init", "Of the weights.", type=click.Choice(INITS))
 @_PRETRAIN.of(
     "--targets",
-    "Regress the 1-based labels, or labels of zero mean and unit variance.",
+    "Of mse: the 1-based labels, or labels of zero mean and unit variance.",
     type=click.Choice(TARGETS),
 )
 @_PRETRAIN.of("--seed", type=int)

@@ -34,22 +34,20 @@ def ranks_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def _keep_freed_memory() -> None:
-    """Let what a step frees serve the next one.
+def keep_freed_memory(device: torch.device) -> None:
+    """Let what a step on a CPU frees serve the next one, from now on in this process.
 
     glibc gives large blocks back to the system at once, which must fill each with zeros again when
-    the next step asks for it: on some machines that takes longer than the arithmetic.
+    the next step asks for it. Other libraries of C are left as they are.
     """
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
+    if device.type == "cpu" and hasattr(library, "mallopt"):
         library.mallopt(_MMAP_MAX, 0)
         library.mallopt(_TRIM_THRESHOLD, -1)
 
 
 def choose_device(name: str) -> torch.device:
     """Turn ``auto|cpu|cuda|cuda:N`` into a device that exists, one per local rank.
-
-    On a CPU, memory that is freed stays with the process from now on.
 
     Raises
     ------
@@ -65,7 +63,6 @@ def choose_device(name: str) -> torch.device:
         )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
-        _keep_freed_memory()
         return torch.device("cpu")
     if name != "auto" and not count:
         raise TrainError(

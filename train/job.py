@@ -69,7 +69,7 @@ class Job(ABC):
 
 @dataclass(frozen=True)
 class PretrainJob(Job):
-    """Regression of the 27 labels; a checkpoint keeps the moments of the training labels."""
+    """Learning the 27 labels; a checkpoint keeps what was known of them beforehand."""
 
     labels: str
     val: str
@@ -78,7 +78,7 @@ class PretrainJob(Job):
     labelled = True
 
     def prepare(self, data: Data) -> dict[str, Any]:
-        """Return mean and deviation of the training labels, (2, 27) float32."""
+        """Return moments and counts of the training labels, see `label_knowledge`."""
         crops = len(data.train.crops)
         if self.recipe.views > 2 * crops:
             raise TrainError(
@@ -88,7 +88,7 @@ class PretrainJob(Job):
         return dict(label_knowledge(data))
 
     def task(self, prepared: dict[str, Any], device: torch.device) -> Task:
-        """Return the regression of labels."""
+        """Return the learning of labels."""
         return Pretraining(self.recipe, known=prepared, device=device)
 
     def answers(self, data: Data, prepared: dict[str, Any]) -> tuple[Answers, Answers | None]:
@@ -112,7 +112,12 @@ class PretrainJob(Job):
                     f"{place} holds labels of profile {shards.profile}, and --loss statistics is "
                     "of the paper's rules; choose another loss."
                 )
-        return tuple(name for name in FIELDS if all(name in s.fields for s in sets.values()))
+        if data.train.fields - (data.held or data.train).fields:
+            raise TrainError(
+                f"{self.val} holds no flow, and {self.labels} does, by which --loss statistics "
+                "learns frames; extract both with --store-flow, or none."
+            )
+        return tuple(name for name in FIELDS if name in data.train.fields)
 
 
 @dataclass(frozen=True)

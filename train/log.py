@@ -174,7 +174,10 @@ def _scalars(report: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for figure, value in report.items():
         if isinstance(value, dict):
             for name, values in value.items():
-                yield from ((f"{name}/{tag}", v) for tag, v in values.items() if v is not None)
+                told = {tag: v for tag, v in values.items() if v is not None}
+                macro = told.pop("macro", {})
+                yield from ((f"{name}/{tag}".replace(": ", "/"), v) for tag, v in told.items())
+                yield from ((f"{name}/macro/{t}", v) for t, v in macro.items() if v is not None)
         else:
             yield figure, value
 

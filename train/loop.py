@@ -24,7 +24,7 @@ from train.data.dataset import ClipDataset
 from train.data.loader import Batch, Loader
 from train.data.sampler import Order, Share, held_out_batches
 from train.data.split import Data
-from train.device import Machine, choose_device
+from train.device import Machine, choose_device, keep_freed_memory
 from train.job import Job
 from train.models.heads import set_rate
 from train.ranks import Ranks, distributed
@@ -227,7 +227,7 @@ class Run:
         counted = train["clips"] + (held_out["clips"] if held_out else 0)
         return {
             "epoch": self.progress.epoch + 1,
-            "lr": self.recipe.rate(self.progress.epoch),
+            "lr": self.recipe.rate(self.progress.epoch + (self.order.steps - 1) / self.order.steps),
             "loss": self.task.objective(self.figures),
             "held_out_loss": self.task.objective(held) if held else None,
             "left_out": planned - counted,
@@ -289,6 +289,7 @@ def learn(
     recipe = job.recipe
     with ExitStack() as stack:
         device = choose_device(machine.device)
+        keep_freed_memory(device)
         ranks = stack.enter_context(distributed(device))
         stop = stack.enter_context(StopRequest(grace=GRACE if ranks.count > 1 else None))
         data = ranks.together(job.open_data)

@@ -17,16 +17,16 @@ from typing import Any, NamedTuple
 import torch
 
 from labelgen import LABELS
-from train.values import UNITS, kind_of
+from train.values import kind_of
 
 VALUES = 17  # labels run from 1 to at most 16; the released code's also know 0
 NO_LABEL = 255
 """In place of each label of a sample that stands for no clip, and counts nowhere."""
 NO_CLASS = -1
 """In place of a class: none that is known."""
-LABEL_VALUES = {label.name: label.cardinality for label in LABELS}
 _ROWS = 8  # sums before those of values
-_SURPRISE = 1e-3  # nats: of less there is nothing to gain
+_VALUES_OF = {label.name: label.cardinality for label in LABELS}
+_INCOMPARABLE = ("mse", "distance", "prior_distance")  # among labels of several kinds
 TOP = (1, 5)
 """A class is told by the k likeliest, for each k of these; of so few classes it says nothing."""
 
@@ -70,6 +70,7 @@ class LabelStats:
     ) -> None:
         self.names = list(names)
         self._distances, self._judge = distances.to(device), judge
+        self._rows = torch.arange(len(names), device=device)
         # Rows: clips, sum y, sum y^2, sum (y - p)^2, hits, losses, surprise, distance; then how
         # often each value occurs.
         self.sums = torch.zeros(_ROWS + VALUES, len(names), dtype=torch.float64, device=device)
@@ -81,9 +82,10 @@ class LabelStats:
         there = labels != NO_LABEL
         p, y = said.expected, labels.double() * there
         surprise = torch.full_like(p, torch.nan) if said.surprise is None else said.surprise
-        apart = self._distances[torch.arange(len(self.names)), place(labels), place(said.value)]
+        true, bet = place(labels), place(said.value)
+        apart = self._distances[self._rows, true, bet]
         seen = torch.nn.functional.one_hot(y.long(), VALUES) * there[..., None]
-        rows = [there, y, y * y, (y - p) ** 2 * there, (said.value == y) & there]
+        rows = [there, y, y * y, (y - p) ** 2 * there, (bet == true) & there]
         rows += [losses, surprise.where(there, 0), apart * there]
         self.sums += torch.cat([torch.stack([row.sum(0) for row in rows]), seen.sum(0).T])
 
@@ -103,7 +105,7 @@ class LabelStats:
         training_mean : (C,) tensor
             Of the labels, the yardstick of skill.
         training : (C, 17) tensor
-            How many training clips have each value from 0 to 16: the prior.
+            How many views of training clips have each value from 0 to 16: the prior.
         """
         squares = self._squares(training_mean)
         labels = self._labels(squares, training.cpu().double())
@@ -130,7 +132,7 @@ class LabelStats:
         for i, name in enumerate(self.names):
             errors, spread, distance = squares[:, i]
             clips, hits, surprise, away = (float(sums[row, i]) for row in (0, 4, 6, 7))
-            prior = _Prior(training[:, i], values=LABEL_VALUES[name], apart=apart[i])
+            prior = _Prior(training[i], values=_VALUES_OF[name], apart=apart[i])
             told[name] = {
                 "mse": float(errors / clips),
                 "explained_variance": _explained(errors, spread),
@@ -138,12 +140,14 @@ class LabelStats:
                 "accuracy": hits / clips,
                 "chance": float(seen[:, i].max()),
                 "prior_accuracy": prior.accuracy(seen[:, i]),
-                "information": prior.information(surprise / clips, seen[:, i]),
+                "surprise": None if math.isnan(surprise) else surprise / clips,
+                "prior_surprise": prior.surprise(seen[:, i]),
                 "distance": away / clips,
                 "prior_distance": prior.distance(seen[:, i]),
             }
-            if kind_of(name) not in UNITS:
+            if kind_of(name) == "colour":
                 told[name] |= {"distance": None, "prior_distance": None}
+            told[name]["information"] = _gained([told[name]])
         return told
 
     def _branches(
@@ -157,7 +161,7 @@ class LabelStats:
                 "mse": float(errors / clips[mine].sum()),
                 "explained_variance": _explained(errors, spread),
                 "skill": _explained(errors, distance),
-                "macro": _means([labels[self.names[i]] for i in mine], leave_out=("mse",)),
+                "macro": _means([labels[self.names[i]] for i in mine], leave_out=_INCOMPARABLE),
             }
         return branches
 
@@ -165,39 +169,43 @@ class LabelStats:
 class _Prior:
     """What one knows of a label before seeing a clip: how often training clips have each value.
 
-    Half a clip more of each value, so that nothing is impossible.
+    Half a view more of each value, so that nothing is impossible.
     """
 
     def __init__(self, counts: torch.Tensor, *, values: int, apart: torch.Tensor) -> None:
-        there = torch.zeros_like(counts)
-        there[0], there[1 : values + 1] = counts[0] > 0, 1
-        self._shares = (counts + 0.5 * there) / (counts + 0.5 * there).sum()
-        self._apart, self._values = apart, values
+        counts = place_shares(counts)[:values] + 0.5
+        self._shares, self._apart = counts / counts.sum(), apart[:values, :values]
 
     def accuracy(self, seen: torch.Tensor) -> float:
-        return float(seen[self._shares.argmax()])
+        return float(self._of(seen)[self._shares.argmax()])
 
-    def information(self, surprise: float, seen: torch.Tensor) -> float | None:
-        """Return what share of the prior's surprise is gone; None where there is none."""
-        logs = self._shares.log()
-        alone = -float((seen * logs.masked_fill(~torch.isfinite(logs), 0)).sum())
-        told = 1 - surprise / alone if alone > _SURPRISE else math.nan
-        return None if math.isnan(told) else told
+    def surprise(self, seen: torch.Tensor) -> float:
+        return -float((self._of(seen) * self._shares.log()).sum())
 
     def distance(self, seen: torch.Tensor) -> float:
         """Return the mean distance of the constant that is nearest to the training clips."""
-        found = place_shares(self._shares) @ self._apart
-        best = int(found[: self._values].argmin())
-        return float(place_shares(seen) @ self._apart[:, best])
+        best = (self._shares @ self._apart).argmin()
+        return float(self._of(seen) @ self._apart[:, best])
+
+    def _of(self, seen: torch.Tensor) -> torch.Tensor:
+        return place_shares(seen)[: len(self._shares)]
+
+
+def _gained(members: list[dict[str, Any]]) -> float | None:
+    """Return what share of the prior's surprise is gone, of labels that vary."""
+    varied = [m for m in members if m["chance"] < 1 and m["surprise"] is not None]
+    alone = sum(m["prior_surprise"] for m in varied)
+    return 1 - sum(m["surprise"] for m in varied) / alone if varied else None
 
 
 def place(labels: torch.Tensor) -> torch.Tensor:
     """1-based labels -> int64 places from 0.
 
     `NO_LABEL` and 0 are the first: a clip without motion has location 1 by our rules, where the
-    released code says 0.
+    released code says 0. So is what is no number: the step's loss tells of it.
     """
-    return torch.where(labels == NO_LABEL, 0, labels.long() - 1).clamp(min=0)
+    numbers = torch.nan_to_num(labels) if labels.is_floating_point() else labels.long()
+    return torch.where(labels == NO_LABEL, 0, numbers.long() - 1).clamp(0, VALUES - 2)
 
 
 def place_shares(shares: torch.Tensor) -> torch.Tensor:
@@ -208,13 +216,13 @@ def place_shares(shares: torch.Tensor) -> torch.Tensor:
 
 
 def _means(members: list[dict[str, Any]], leave_out: Sequence[str] = ()) -> dict[str, float | None]:
-    """Mean of each figure over labels that have it."""
+    """Mean of each figure over labels that have it; of information, that of all together."""
     means: dict[str, float | None] = {}
     for figure in members[0]:
         if figure not in leave_out:
             known = [member[figure] for member in members if member[figure] is not None]
             means[figure] = sum(known) / len(known) if known else None
-    return means
+    return {**means, "information": _gained(members)}
 
 
 def _explained(errors: torch.Tensor, spread: torch.Tensor) -> float | None:

@@ -30,6 +30,7 @@ trained with, ``mean`` what MMAction2 takes in place of C3D's mean volume.
 """
 LOSSES = ("mse", "ce", "ce-soft", "statistics")
 SCHEDULES = ("step", "one-cycle")
+_RISE = 0.3  # share of all steps in which the rate of one cycle rises
 INITS = ("release", "kaiming", "c3d")
 TARGETS = ("raw", "standard")
 DECAYS = ("linear", "all")
@@ -49,9 +50,6 @@ STILL = 0.05
 """`--drop-still` without a value: the motion energy below which a clip counts as still."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
-
-
-_RISE = 0.3
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,8 @@ class Recipe:
         """Learning rate after so many epochs, parts of one included.
 
         ``step`` divides it by 10 every `lr_every` epochs. ``one-cycle`` (Smith and Topin 2019)
-        rises from a 25th of the rate to it in the first 30% of all steps and falls to a
-        10,000th of it, each along half a cosine.
+        rises from a 25th of the rate to it, and then falls to a 10,000th of it, each along half a
+        cosine.
         """
         if self.schedule == "step":
             return self.lr * 0.1 ** (int(epochs) // self.lr_every)
@@ -171,7 +169,7 @@ RECIPES = {
 """The two schedules of the paper (Sec. 4.1), and one for some hundred clips and a CPU.
 
 The paper's is made for 3,568 steps an epoch; ``small`` for a hundred. Batch norm, Kaiming weights,
-scaled pixels and standardised targets bear a rate ten times the paper's, small batches make more
+scaled pixels and standardised targets bear a rate twenty times the paper's, small batches make more
 steps of few clips, and half the filters and hidden units cost a quarter of the time.
 """
 

@@ -14,14 +14,12 @@ MOST = max(label.cardinality for label in LABELS)
 """Values of the labels that have most: 16."""
 KINDS = {"location": "where", "orientation": "which way", "frame": "when", "color": "colour"}
 """What a label's name ends with -> what it asks."""
-UNITS = {"where": "blocks", "which way": "degrees", "when": "frames"}
-"""Of distances between values; colours have none."""
 _BLOCK = 28  # side of a grid's block in pixels
 
 
 def kind_of(name: str) -> str:
     """Return what a label asks: where, which way, when or colour."""
-    return KINDS[name.rsplit("_")[-1].rsplit("/")[-1]]
+    return KINDS[name.replace("/", "_").rsplit("_", 1)[-1]]
 
 
 def distances(columns: Sequence[int]) -> torch.Tensor:

@@ -11,7 +11,7 @@ NAMES = ["motion/grid/u_location", "motion/global/u_frame", "appearance/global/c
 CARDINALITY = [16, 15, 8]
 COLUMNS = (0, 12, 26)
 MEAN = torch.tensor([8.0, 7.5, 4.0])
-TRAINING = torch.ones(17, 3)
+TRAINING = torch.ones(3, 17)
 
 
 def judge(predicted, labels):
@@ -113,7 +113,7 @@ def test_figures_beside_the_training_prior_equal_plain_numpy():
     apart = distances(COLUMNS)
     stats = LabelStats(NAMES, distances=apart, judge=said, device=torch.device("cpu"))
     stats.add(torch.zeros(0), None)
-    report = stats.report(MEAN, torch.from_numpy(counts))
+    report = stats.report(MEAN, torch.from_numpy(counts.T))
     for i, name in enumerate(NAMES):
         got, most, y = report["labels"][name], CARDINALITY[i], labels[:, i]
         prior = (counts[1 : most + 1, i] + 0.5) / (counts[1 : most + 1, i] + 0.5).sum()
@@ -133,6 +133,42 @@ def test_figures_beside_the_training_prior_equal_plain_numpy():
     macro = report["branches"]["motion"]["macro"]
     both = [report["labels"][name]["accuracy"] for name in NAMES[:2]]
     assert macro["accuracy"] == pytest.approx(sum(both) / 2)
+    assert not {"mse", "distance"} & macro.keys()  # of several units
+    told = [report["labels"][name] for name in NAMES[:2]]
+    gone = 1 - sum(t["surprise"] for t in told) / sum(t["prior_surprise"] for t in told)
+    assert macro["information"] == pytest.approx(gone)
+
+
+def test_a_label_that_does_not_vary_has_no_information_to_gain(drawn):
+    _, labels = drawn
+    labels = np.column_stack([labels[:, 0], labels[:, 1], np.full(50, 3)])
+    sure = torch.full((50, 3), 0.05)
+    stats = LabelStats(
+        NAMES, distances=distances(COLUMNS), device=torch.device("cpu"),
+        judge=lambda p, y: (y, sure, Reading(y.float(), y.float(), sure)),
+    )  # fmt: skip
+    stats.add(torch.zeros(50, 3), torch.from_numpy(labels))
+    counts = torch.zeros(3, 17)
+    counts[:, 3] = 200
+    report = stats.report(MEAN, counts)
+    assert report["labels"][NAMES[2]]["information"] is None
+    assert report["kinds"]["appearance: colour"]["information"] is None
+    assert report["labels"][NAMES[0]]["information"] > 0.9
+
+
+def test_0_of_the_released_code_is_the_first_value():
+    labels = np.array([[0, 1, 1], [1, 1, 1], [5, 1, 1]])
+    first = torch.ones(3, 3)
+    stats = LabelStats(
+        NAMES, distances=distances(COLUMNS), device=torch.device("cpu"),
+        judge=lambda p, y: (y, first, Reading(first, first, first)),
+    )  # fmt: skip
+    stats.add(torch.zeros(3, 3), torch.from_numpy(labels))
+    counts = torch.zeros(3, 17)
+    counts[0, [0, 1, 5]] = torch.tensor([6.0, 6.0, 9.0])
+    told = stats.report(MEAN, counts)["labels"][NAMES[0]]
+    assert told["accuracy"] == pytest.approx(2 / 3)
+    assert told["prior_accuracy"] == pytest.approx(2 / 3)
 
 
 def test_the_prior_itself_gains_no_information_and_perfection_all():
@@ -147,7 +183,7 @@ def test_the_prior_itself_gains_no_information_and_perfection_all():
             NAMES, distances=distances(COLUMNS), judge=judge, device=torch.device("cpu")
         )
         stats.add(torch.zeros(4, 3), torch.from_numpy(labels))
-        report = stats.report(MEAN, counts)
+        report = stats.report(MEAN, counts.T)
         assert [v["information"] for v in report["labels"].values()] == pytest.approx(
             [gained] * 3, abs=1e-6
         )

@@ -10,7 +10,7 @@ import torch
 from labelgen import LABELS, flip_labels
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE, FRAME_SIZE
 from labelgen.labels.crops import crop_positions
-from train.data.chunks import StoredClips
+from train.data.chunks import DamageError, StoredClips
 from train.data.shards import ShardSet
 from train.metrics import NO_CLASS, NO_LABEL
 
@@ -34,12 +34,15 @@ class Answers(Protocol):
         The answer about a sample that is not to count.
     channels : int
         Of the fields.
+    field_names : tuple of str
+        Datasets that fields are cut out of.
     """
 
     shards: ShardSet
     crops: np.ndarray
     nothing: torch.Tensor
     channels: int
+    field_names: tuple[str, ...]
 
     def about(self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips) -> np.ndarray:
         """Return (K, A): the answers about crops of a clip, mirrored or not.
@@ -75,7 +78,7 @@ class LabelAnswers:
     def __init__(self, shards: ShardSet, *, fields: tuple[str, ...] = ()) -> None:
         self.shards, self.crops = shards, shards.crops
         self.nothing = torch.full((len(LABELS),), NO_LABEL, dtype=torch.uint8)
-        self._fields = fields
+        self.field_names = fields
         signs = np.concatenate([np.zeros(0), *(_MIRRORED[name] for name in fields)])
         self._signs, self.channels = signs.astype(np.float16)[:, None, None], len(signs)
 
@@ -95,10 +98,12 @@ class LabelAnswers:
     ) -> np.ndarray:
         """Return (K, F, 114, 114) float16; see `Answers`."""
         cut = np.empty((len(views), self.channels, RIMMED, RIMMED), np.float16)
-        if not self._fields:
+        if not self.field_names:
             return cut
         row = self.shards.locate(clip)[1]
-        maps = [stored.field(name, row).reshape(-1, *FRAME_SIZE) for name in self._fields]
+        maps = [stored.field(name, row).reshape(-1, *FRAME_SIZE) for name in self.field_names]
+        if not all(np.isfinite(of_name).all() for of_name in maps):
+            raise DamageError("motion that is no number")
         # The rim of a crop at the frame's edge is the edge again, as in the labels' derivatives.
         whole = np.pad(np.concatenate(maps), ((0, 0), (1, 1), (1, 1)), mode="edge")
         for place, (crop, flip) in enumerate(views):
@@ -121,6 +126,7 @@ class ClassAnswers:
     def __init__(self, shards: ShardSet, classes: np.ndarray) -> None:
         self.shards, self.crops, self._classes = shards, crop_positions("all"), classes
         self.nothing, self.channels = torch.tensor([NO_CLASS]), 0
+        self.field_names: tuple[str, ...] = ()
 
     def about(self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips) -> np.ndarray:
         """Return (K, 1) int64; see `Answers`."""

@@ -30,8 +30,6 @@ _OBJECT = struct.Struct("<HH4xQ")  # index, references, size; data follow, padde
 _REFERENCE = np.dtype([("size", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _CHECKSUM = 4  # bytes that fletcher32 appends
 _LARGEST = 1 << 26  # bytes of a value, or of a heap collection, that are believed
-_READ = {"labels", "frames", "motion_boundaries", "flow"}
-
 ReadAt = Callable[[int, int], bytes]
 
 
@@ -192,6 +190,8 @@ class StoredClips:
         Opened when something is read, and kept open until `close`.
     stamp : Stamp, optional
         Of the file that is meant; by default of that which is there now.
+    fields : tuple of str, optional
+        What else than labels and frames is read.
 
     Raises
     ------
@@ -199,12 +199,14 @@ class StoredClips:
         It cannot be opened, or another file has taken its place; from reading, too.
     """
 
-    def __init__(self, path: Path, *, stamp: Stamp | None = None) -> None:
+    def __init__(
+        self, path: Path, *, stamp: Stamp | None = None, fields: tuple[str, ...] = ()
+    ) -> None:
         self._path, self._stamp = path, stamp or stamp_of(path.stat())
         self._descriptor: int | None = None
         try:
             with open_shard(path) as file:
-                stored = _READ & file.keys()  # all but frames may be absent
+                stored = {"labels", "frames", *fields} & file.keys()  # labels may be absent
                 self._layouts = {name: layout_of(file[name]) for name in stored}
                 self._jpeg = file["frames"].ndim == 2
         except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -235,7 +237,7 @@ class StoredClips:
         return self._read("labels", row)
 
     def field(self, name: str, row: int) -> np.ndarray:
-        """``motion_boundaries`` or ``flow`` of one clip, (..., 128, 171) of floating-point numbers.
+        """One of `fields` of one clip, (..., 128, 171) of floating-point numbers.
 
         Raises
         ------

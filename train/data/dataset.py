@@ -95,7 +95,7 @@ class ClipDataset(Dataset):
             asked = self._train
             views = views_of(self._seed, epoch, clip, crops=len(asked.crops), count=self._views)
         shard, row = asked.shards.locate(clip)
-        stored = self._stored(shard)
+        stored = self._stored(shard, asked.field_names)
         item = _nothing(asked, len(views), clip)
         try:
             answers, images = asked.about(clip, views, stored=stored), stored.frames(row)
@@ -108,9 +108,9 @@ class ClipDataset(Dataset):
             _cut(images, item.frames[view].numpy(), top=top, left=left, flip=flip)
         return item._replace(answers=torch.from_numpy(answers), fields=torch.from_numpy(fields))
 
-    def _stored(self, shard: Shard) -> StoredClips:
+    def _stored(self, shard: Shard, fields: tuple[str, ...]) -> StoredClips:
         if shard not in self._known:
-            self._known[shard] = StoredClips(shard.path, stamp=shard.stamp)
+            self._known[shard] = StoredClips(shard.path, stamp=shard.stamp, fields=fields)
         stored = self._known[shard]
         self._open.pop(shard, None)
         self._open[shard] = None  # now the most recently used

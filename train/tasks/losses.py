@@ -7,6 +7,7 @@ terms, so that figures can be compared.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -205,12 +206,12 @@ class Statistics(_Distributions):
     def targets(self, batch: Batch) -> Targets:
         """Return the distribution of each group, (B, *shape)."""
         labels = batch.answers[:, self._chosen]
-        there = (labels[:, 0] != NO_LABEL).float()
+        there = labels[:, 0] != NO_LABEL
         rows = torch.arange(labels.shape[1], device=labels.device)
         near = self._spread[rows, place(labels)]
         found = _Found(self._statistics, batch)
         wanted = [
-            found.of(group, near[:, group.row]) * there.reshape(-1, *[1] * len(group.shape))
+            found.of(group, near[:, group.row]).where(there.reshape(-1, *[1] * len(group.shape)), 0)
             for group in self._groups
         ]
         return Targets(labels, tuple(wanted))
@@ -253,10 +254,20 @@ class _Found:
     """The statistics of a batch, as distributions."""
 
     def __init__(self, statistics: CropStatistics, batch: Batch) -> None:
-        self._motion = statistics.motion(batch.fields)
-        self._colours = statistics.colours(batch.frames)
-        timed = batch.fields.shape[1] > BOUNDARIES
-        self._pairs = statistics.pairs(batch.fields) if timed else None
+        self._statistics, self._batch = statistics, batch
+        self._timed = batch.fields.shape[1] > BOUNDARIES
+
+    @cached_property
+    def _motion(self) -> torch.Tensor:
+        return self._statistics.motion(self._batch.fields)
+
+    @cached_property
+    def _pairs(self) -> torch.Tensor:
+        return self._statistics.pairs(self._batch.fields)
+
+    @cached_property
+    def _colours(self) -> torch.Tensor:
+        return self._statistics.colours(self._batch.frames)
 
     def of(self, group: _Group, near: torch.Tensor) -> torch.Tensor:
         """Return (B, *shape); `near` (B, 16) is what `CrossEntropy` wants of the first label."""
@@ -267,7 +278,10 @@ class _Found:
         if partition == "global" and branch == "appearance":
             return _shares(self._colours[:, -1])
         if partition == "global":
-            return near if self._pairs is None else _shares(self._pairs[:, component])
+            if self._timed:
+                return _shares(self._pairs[:, component])
+            moved = self._motion[:, component].flatten(1).any(1)
+            return near * moved[:, None]
         if branch == "motion":
             inside = self._motion[:, component, _blocks(partition)]
             places, things = _shares(inside.sum(2)), _shares(inside)

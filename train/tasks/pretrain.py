@@ -64,7 +64,7 @@ class Pretraining:
             raise TrainError(f"With {options} 0 there is nothing to learn.")
         self._chosen = [column for columns in self._columns.values() for column in columns]
         self._training_mean, std = known["moments"][:, self._chosen].to(device)
-        self._training = known["counts"].T[:, self._chosen]
+        self._training = known["counts"][self._chosen]
         self._loss = make_loss(recipe.loss, list(self._columns.values()), device=device)
         self.net = self._network().to(device)
         if recipe.loss == "mse" and recipe.targets == "standard":

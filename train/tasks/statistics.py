@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn.functional import conv2d, one_hot
+from torch.nn.functional import conv2d
 
 from labelgen.geometry import CROP_SIZE, OCTANTS, ORIENTATIONS
 from labelgen.labels.partitions import AREAS, MASKS
@@ -71,8 +71,10 @@ class CropStatistics:
         """
         high = frames >= 128
         octant = 4 * ~high[..., 2] + 2 * high[..., 0] + high[..., 1].to(torch.uint8)
-        counts = one_hot(octant.flatten(2).long(), OCTANTS).sum(1, dtype=torch.float32)
-        shares = counts.transpose(1, 2) / frames.shape[1]  # (B, 8, 12544)
+        shares = torch.zeros(len(frames), OCTANTS, _PIXELS, device=frames.device)
+        one = torch.full((len(frames), 1, _PIXELS), 1 / frames.shape[1], device=frames.device)
+        for frame in octant.flatten(2).unbind(1):
+            shares.scatter_add_(1, frame.long()[:, None], one)
         whole = shares.mean(2)[:, None]
         return torch.cat([(shares @ self._blocks).transpose(1, 2), whole], dim=1)
 
