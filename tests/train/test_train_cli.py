@@ -223,7 +223,8 @@ def test_the_plain_step_has_pixels_in_planes(monkeypatch):
         first = step._learner.net.backbone.layers[0]
         first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         frames = torch.zeros(2, 16, 112, 112, 3, dtype=torch.uint8)
-        step(bench.Batch(frames, torch.ones(2, 27, dtype=torch.uint8), [0, 1]))
+        fields = torch.zeros(2, 0, 114, 114)
+        step(bench.Batch(frames, torch.ones(2, 27, dtype=torch.uint8), fields, [0, 1]))
         step.finish()
     assert [x.is_contiguous() for x in seen] == [True, False]
     assert seen[1].is_contiguous(memory_format=torch.channels_last_3d)

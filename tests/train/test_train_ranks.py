@@ -22,7 +22,8 @@ from train.state import run_status
 from train.stop import StopRequest
 
 OPTIONS = [
-    "--device", "cpu", "--recipe", "small", "--no-batch-norm", "--width", "0.03", "--batch", "8",
+    "--device", "cpu", "--recipe", "small", "--schedule", "step", "--no-batch-norm",
+    "--width", "0.03", "--batch", "8",
     "--lr", "0.003", "--val", "0.2",
 ]  # fmt: skip
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
