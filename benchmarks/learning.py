@@ -16,13 +16,13 @@ import math
 import os
 import random
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import joblib
+from transfer import run, trained
 
 LOSSES = ("mse", "ce", "ce-soft", "statistics")
 SPLITS, SEEDS = (0, 1), (0, 1, 2)
@@ -69,21 +69,6 @@ def extract(data: Path, work: Path, split: int, flow: str) -> None:
 
 def shards_of(split: int, flow: str = "tvl1") -> str:
     return f"fights{split}-{flow.replace(' ', '-').replace(':', '-')}"
-
-
-def run(*command: object) -> None:
-    """Run a command, showing it."""
-    words = [str(word) for word in command]
-    print("$", *words, flush=True)
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-
-
-def trained(out: Path, *command: object) -> Path:
-    """Train into a folder; a run that is finished is left alone."""
-    state = out / "state.json"
-    if not state.exists() or json.loads(state.read_text())["state"] != 0:
-        run("train", *command, "--out", out)
-    return out
 
 
 def learn_fights(work: Path, loss: str, split: int, seed: int, *, flow: str = "tvl1") -> None:
