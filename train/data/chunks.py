@@ -30,6 +30,7 @@ _OBJECT = struct.Struct("<HH4xQ")  # index, references, size; data follow, padde
 _REFERENCE = np.dtype([("size", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _CHECKSUM = 4  # bytes that fletcher32 appends
 _LARGEST = 1 << 26  # bytes of a value, or of a heap collection, that are believed
+
 ReadAt = Callable[[int, int], bytes]
 
 

@@ -141,7 +141,9 @@ class CrossEntropy(_Distributions):
 
     def losses(self, predicted: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Return cross-entropies in nats."""
-        return _cross_entropy(self.log_likely(predicted), targets.wanted)  # type: ignore[arg-type]
+        # What is impossible is wanted of nobody; 0 times infinity would be no number.
+        log_likely = self.log_likely(predicted).masked_fill(self._absent, 0)
+        return -(log_likely * targets.wanted).sum(-1)  # type: ignore[union-attr]
 
     def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
         """Return the softmax over each label's own outputs."""
@@ -149,11 +151,6 @@ class CrossEntropy(_Distributions):
         outputs = torch.cat([predicted, none], dim=1)[:, self._places]
         logits = GAIN * torch.einsum("bcv,cwv->bcw", outputs, self._shared.to(outputs.dtype))
         return logits.masked_fill(self._absent, -torch.inf).log_softmax(2)
-
-
-def _cross_entropy(log_likely: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    # What is impossible is wanted of nobody; 0 times infinity would be no number.
-    return -(wanted * log_likely.masked_fill(log_likely == -torch.inf, 0)).sum(-1)
 
 
 class _Group(NamedTuple):
@@ -224,8 +221,8 @@ class Statistics(_Distributions):
             if log_likely.ndim == 2:
                 losses.append(whole)
             else:
-                place = -(wanted.sum(2) * log_likely.logsumexp(2)).sum(1)
-                losses += [place, whole - place]
+                where = -(wanted.sum(2) * log_likely.logsumexp(2)).sum(1)
+                losses += [where, whole - where]
         return torch.stack(losses, dim=1)
 
     def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
