@@ -106,18 +106,29 @@ def main() -> None:
     multiple=True,
     help="Split to list; may be given several times.  [default: the dataset's first]",
 )
+@click.option(
+    "--strict", is_flag=True, help="Fail, and write nothing, where not all is found as expected."
+)
 @click.option("-o", "--output", type=_FILE, required=True, help="CSV file to write.")
 def manifest(
-    dataset: str, root: Path, lists: Path | None, splits: tuple[str, ...], output: Path
+    dataset: str,
+    root: Path,
+    lists: Path | None,
+    splits: tuple[str, ...],
+    strict: bool,
+    output: Path,
 ) -> None:
     """Write the per-video CSV of a DATASET that lies under --root.
 
-    DATASET is a name in data_manifest.csv (demo, ucf101, hmdb51, kinetics400), or "folder" for any
-    folder of videos, in which a video's class is its parent folder. Prints expected against found.
+    DATASET is a name in data_manifest.csv (demo, ucf101, hmdb51, kinetics400, aslan, yupenn), or
+    "folder" for any folder of videos, in which a video's class is its parent folder. Prints
+    expected against found.
     """
     from labelgen.video.datasets import write_dataset_manifest
 
-    for line in write_dataset_manifest(dataset, output, root=root, lists=lists, splits=splits):
+    for line in write_dataset_manifest(
+        dataset, output, root=root, lists=lists, splits=splits, strict=strict
+    ):
         click.echo(line, err=True)
     # Make goes on by itself.
     if "MAKELEVEL" not in os.environ:
