@@ -151,7 +151,7 @@ class _Seen:
         self.claimed = video.claimed
         self.fps = video.header(cv2.CAP_PROP_FPS)
         self._rotation = int(video.header(cv2.CAP_PROP_ORIENTATION_META))
-        self._codec = _letters(video.header(cv2.CAP_PROP_FOURCC))
+        self._codec = video.fourcc()
         self._pixels = _letters(video.header(cv2.CAP_PROP_CODEC_PIXEL_FORMAT))
         try:
             while (frame := video.read()) is not None:

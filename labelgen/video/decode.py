@@ -18,6 +18,7 @@ from labelgen.errors import VideoError
 from labelgen.geometry import FRAME_SIZE, frame_size_for_flow
 from labelgen.progress import count_text, each
 from labelgen.video.manifest import ManifestRow
+from labelgen.video.packets import Packets, Size
 
 # OpenCV reads its level from the environment when it is loaded, which may have been done before.
 if "OPENCV_LOG_LEVEL" not in os.environ and hasattr(cv2.utils, "logging"):
@@ -92,6 +93,8 @@ class Video:
         self.decoded = 0
         self._time, self._nearest = 0.0, math.inf
         self._check_size()
+        self._packets = Packets(path, self.fourcc())
+        self._coded: Size | None = None
 
     def __enter__(self) -> Video:
         return self
@@ -110,8 +113,19 @@ class Video:
             yield Frame(rgb, None if larger is None else _grey(frame, larger))
 
     def read(self) -> np.ndarray | None:
-        """Decode one frame: (H, W, 3) uint8, BGR, of the video's own size; None at the end."""
+        """Decode one frame: (H, W, 3) uint8, BGR, of the video's own size; None at the end.
+
+        Raises
+        ------
+        VideoError
+            With reason ``size``, where frames begin to have another size.
+        """
         found, frame = self._capture.read()
+        # Of frames that do not decode there are packets all the same.
+        while self._packets.left:
+            self._check_packet()
+            if found:
+                break
         if not found:
             return None
         self.decoded += 1
@@ -128,12 +142,24 @@ class Video:
         """Return what OpenCV tells under one of its numbers ``CAP_PROP_...``."""
         return float(self._capture.get(what))
 
+    def _check_packet(self) -> None:
+        size = self._packets.next_size()
+        self._coded = self._coded or size
+        if size is not None and self._coded is not None and size != self._coded:
+            (width, height), (now_wide, now_high) = self._coded, size
+            raise VideoError(
+                "size",
+                f"the frames of {self.name} change from {width}x{height} to {now_wide}x{now_high} "
+                f"after {count_text(self.decoded, 'frame')}; give them one size, as by `ffmpeg -i "
+                f"IN -vf scale={width}:{height} OUT.mp4`",
+            )
+
     def _check_size(self) -> None:
         width, height = (
             int(self.header(what)) for what in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         )
         if max(width, height) > _LARGEST_SIDE:
-            self.close()
+            self._capture.release()
             raise VideoError(
                 "size",
                 f"{self.name} has frames of {width}x{height} pixels, more than {_LARGEST_SIDE} on "
@@ -185,14 +211,19 @@ class Video:
             f"{clip_length}",
         )
 
+    def fourcc(self) -> bytes:
+        """Return the four letters of the codec."""
+        number = int(self.header(cv2.CAP_PROP_FOURCC))
+        return number.to_bytes(4, "little", signed=number < 0)
+
     def _codec(self) -> str:
-        number = int(self._capture.get(cv2.CAP_PROP_FOURCC))
-        letters = number.to_bytes(4, "little", signed=number < 0).decode("latin-1")
+        letters = self.fourcc().decode("latin-1")
         return letters if letters.isprintable() and letters.strip() else "of no name"
 
     def close(self) -> None:
         """Release the decoder."""
         self._capture.release()
+        self._packets.close()
 
 
 def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

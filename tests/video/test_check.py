@@ -5,58 +5,18 @@ import io
 import os
 import re
 import signal
-import struct
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import moving_square, truncate, write_video
 from extraction import extract, failures, hooked, run_command, start, wait_for
+from odd_videos import SIZE, change, encode, rotate, sound
 
 from labelgen.cli import main
 from labelgen.video.check import COLUMNS, check_videos
 from labelgen.video.manifest import read_manifest
-
-SIZE = (96, 128)
-
-
-def encode(path, frames, codec="libx264", *, pixels="yuv420p", times=None, rate=25, **options):
-    """Write RGB frames with FFmpeg; `times` are in milliseconds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixels
-        stream.codec_context.thread_count = 1
-        for number, array in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def sound(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
-        frame.sample_rate = 16000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def rotate(path):
-    """Let the track of an MP4 file be shown a quarter turn to the right."""
-    content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 4 + 40
-    one, last = 1 << 16, 1 << 30
-    content[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, last)
-    path.write_bytes(content)
-
 
 # What each file must be called, and what its reason must say.
 EXPECTED = {
@@ -84,6 +44,8 @@ EXPECTED = {
     "half.avi": ("bad", "^truncated: .* gives [0-9]+ of the 48 frames"),
     "half.mkv": ("bad", "^truncated: .* gives [0-9]+ of the 48 frames"),
     "text.avi": ("bad", "^unopenable: .* is text that begins '<html>"),
+    "change.ts": ("bad", "^size: the frames of change.ts change from 128x96 to 160x120 after 40"),
+    "change.webm": ("bad", "^size: .* change from 128x96 to 160x120 after 40 frames"),
     "wide.avi": ("bad", "^size: .* frames of 20000x16 pixels"),
 }
 
@@ -118,6 +80,8 @@ def odd(tmp_path_factory):
     truncate(encode(root / "half_indexed.mp4", long, **whole, movflags="faststart"), 0.5)
     truncate(write_video(root / "half.avi", long), 0.5)
     truncate(encode(root / "half.mkv", long, **whole), 0.5)
+    change(root / "change.ts", "libx264", [SIZE, (120, 160)])
+    change(root / "change.webm", "libvpx", [SIZE, (120, 160)])
     (root / "text.avi").write_text("<html>404: not found</html>\n" * 50)
     encode(root / "wide.avi", np.zeros((16, 16, 20000, 3), np.uint8), **whole)
     return root
@@ -148,7 +112,7 @@ def test_check_names_every_fault(odd):
     }
     upright = records["rotated.mp4"]
     assert (upright["width"], upright["height"]) == ("96", "128")
-    assert "25 videos: 4 ok, 10 with a note, 11 bad (" in found.stderr
+    assert "27 videos: 4 ok, 10 with a note, 13 bad (" in found.stderr
     assert "5 unopenable" in found.stderr
 
 
