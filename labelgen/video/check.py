@@ -229,7 +229,7 @@ def _what_it_is(path: Path) -> str:
     if start.startswith(_SOUND):
         return "; it is sound only"
     if not head[:_LOOKED_AT].translate(None, bytes(range(32, 256)) + b"\t\n\r\f"):
-        return f"; it is text that begins {head[:40].decode(errors='replace')!r}"
+        return f"; it is text that begins {head[:40].decode(errors='replace').strip()!r}"
     return ""
 
 

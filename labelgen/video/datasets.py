@@ -358,7 +358,7 @@ def write_dataset_manifest(
     lines = _write_left_out(found, output)
     wrong = [split.report() for split in found if not split.complete]
     if strict and wrong:
-        raise LabelgenError("not what is expected: " + ". ".join([*wrong, *lines]))
+        raise LabelgenError("--strict: not all is there: " + ". ".join([*wrong, *lines]))
     rows = _counted([row for split in found for row in split.rows], output, root=root)
     write_manifest(rows, output)
     reports = (split.report() for split in found)
