@@ -93,7 +93,8 @@ class Video:
         self.decoded = 0
         self._time, self._nearest = 0.0, math.inf
         self._check_size()
-        self._packets = Packets(path, self.fourcc())
+        self._path = path
+        self._packets: Packets | None = None
         self._coded: Size | None = None
 
     def __enter__(self) -> Video:
@@ -120,10 +121,13 @@ class Video:
         VideoError
             With reason ``size``, where frames begin to have another size.
         """
+        # Not before: who asks for the header alone opens the file once.
+        if self._packets is None:
+            self._packets = Packets(self._path, self.fourcc())
         found, frame = self._capture.read()
         # Of frames that do not decode there are packets all the same.
         while self._packets.left:
-            self._check_packet()
+            self._check_packet(self._packets.next_size())
             if found:
                 break
         if not found:
@@ -142,8 +146,7 @@ class Video:
         """Return what OpenCV tells under one of its numbers ``CAP_PROP_...``."""
         return float(self._capture.get(what))
 
-    def _check_packet(self) -> None:
-        size = self._packets.next_size()
+    def _check_packet(self, size: Size | None) -> None:
         self._coded = self._coded or size
         if size is not None and self._coded is not None and size != self._coded:
             (width, height), (now_wide, now_high) = self._coded, size
@@ -223,7 +226,8 @@ class Video:
     def close(self) -> None:
         """Release the decoder."""
         self._capture.release()
-        self._packets.close()
+        if self._packets is not None:
+            self._packets.close()
 
 
 def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
