@@ -264,9 +264,10 @@ class _Triangle(NamedTuple):
         """Take the masks of both triangles of a quadrant."""
         pixels, right, _, _ = _moves(lower)
         columns, rows = np.nonzero((lower & upper).T)
-        diagonal, below = _strip(rows, columns), _strip(np.full_like(rows, rows.max() + 1), columns)
-        lost = [_Ends(ends.offsets, -ends.signs) for ends in diagonal]
-        return cls(pixels, right, *below, *lost, int(rows[1] - rows[0]))
+        below, below_right = _strip(np.full_like(rows, rows.max() + 1), columns)
+        lost, lost_on = (_Ends(e.offsets, -e.signs) for e in _strip(rows, columns))
+        slope = int(rows[1] - rows[0])
+        return cls(pixels, right, below, below_right, lost, lost_on, slope)
 
 
 def _strip(rows: np.ndarray, columns: np.ndarray) -> tuple[_Ends, _Ends]:
