@@ -5,11 +5,12 @@ Whatever needs OpenCV, Numba or HDF5 is imported inside the command, so that ``-
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def main() -> None:
 
     \b
     labelgen manifest folder --root videos -o videos.csv
+    labelgen check --manifest videos.csv --root videos
     labelgen extract --manifest videos.csv --root videos --out shards --workers 8
     labelgen verify shards
     """  # noqa: D301  # click's mark for lines to keep
@@ -104,23 +106,86 @@ def main() -> None:
     multiple=True,
     help="Split to list; may be given several times.  [default: the dataset's first]",
 )
+@click.option(
+    "--strict", is_flag=True, help="Fail, and write nothing, where not all is found as expected."
+)
 @click.option("-o", "--output", type=_FILE, required=True, help="CSV file to write.")
 def manifest(
-    dataset: str, root: Path, lists: Path | None, splits: tuple[str, ...], output: Path
+    dataset: str,
+    root: Path,
+    lists: Path | None,
+    splits: tuple[str, ...],
+    strict: bool,
+    output: Path,
 ) -> None:
     """Write the per-video CSV of a DATASET that lies under --root.
 
-    DATASET is a name in data_manifest.csv (demo, ucf101, hmdb51, kinetics400), or "folder" for any
-    folder of videos, in which a video's class is its parent folder. Prints expected against found.
+    DATASET is a name in data_manifest.csv (demo, ucf101, hmdb51, kinetics400, aslan, yupenn), or
+    "folder" for any folder of videos, in which a video's class is its parent folder. Prints
+    expected against found.
     """
     from labelgen.video.datasets import write_dataset_manifest
 
-    for line in write_dataset_manifest(dataset, output, root=root, lists=lists, splits=splits):
+    for line in write_dataset_manifest(
+        dataset, output, root=root, lists=lists, splits=splits, strict=strict
+    ):
         click.echo(line, err=True)
     # Make goes on by itself.
     if "MAKELEVEL" not in os.environ:
         words = ("labelgen", "extract", "--manifest", output, "--root", root, "--out", "shards")
         click.echo(f"next: {shlex.join(map(str, words))}", err=True)
+
+
+@main.command()
+@click.option(
+    "--manifest",
+    "manifest_file",
+    type=_FILE,
+    help="CSV of videos.  [default: every video below --root]",
+)
+@root_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes; 0 works in this one, where a decoder that crashes ends the check.  "
+    "[default: one per core]",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give a video up that yields no frame for so long.",
+)
+@click.option(
+    "--write-manifest", "good", type=_FILE, help="CSV file to write: the rows that are not bad."
+)
+def check(
+    manifest_file: Path | None, root: Path, workers: int | None, patience: float, good: Path | None
+) -> None:
+    """Decode every video, compute nothing, and list what is wrong.
+
+    Prints one CSV line per video: its verdict, the reason, frames claimed and found, and so on. A
+    video is "bad" where extract would list it in failures.csv, for the same reason, and has a
+    "note" where it can be used but something is worth knowing. Exit codes: 0 none is bad, 1 some
+    are, 2 a mistake, 130 interrupted.
+    """
+    from labelgen.video.check import check as check_all
+
+    lines = csv.writer(sys.stdout, lineterminator="\n")
+
+    def tell(cells: Sequence[str | int]) -> None:
+        lines.writerow(cells)
+        sys.stdout.flush()
+
+    summary = check_all(
+        manifest_file, root=root, workers=_cores(workers), patience=patience, tell=tell, good=good
+    )
+    for line in summary.lines():
+        click.echo(line, err=True)
+    if summary.bad:
+        sys.exit(1)
 
 
 @main.command()

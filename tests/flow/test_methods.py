@@ -66,7 +66,7 @@ def test_description_of_a_method():
     fast, accurate = parse_flow("tvl1:fast"), parse_flow("tvl1:accurate,tau=0.2")
     assert fast != parse_flow("tvl1")
     assert accurate.parameters["tau"] == 0.2
-    assert accurate.parameters["epsilon"] < parse_flow("tvl1").parameters["epsilon"]
+    assert accurate.parameters["scales"] > parse_flow("tvl1").parameters["scales"]
 
 
 @pytest.mark.parametrize(
