@@ -132,6 +132,12 @@ def manifest(
 )
 @root_option
 @click.option(
+    "--frames-from",
+    type=_FOLDER,
+    help="Folder of folders of numbered images, one per video, in place of --root; see "
+    "docs/inputs.md.",
+)
+@click.option(
     "--out",
     type=_FOLDER,
     default="shards",
@@ -151,7 +157,17 @@ def manifest(
     show_default=True,
     metavar="METHOD[:PRESET][,NAME=VALUE...]",
     help="tvl1, tvl1:fast, tvl1:accurate, brox, opencv-tvl1, farneback or dis, and any of its "
-    "parameters; see docs/flow.md.",
+    "parameters; see docs/flow.md. Or precomputed, with --flow-root.",
+)
+@click.option(
+    "--flow-root",
+    type=_FOLDER,
+    help="Folder of the images of precomputed flow; see docs/inputs.md.",
+)
+@click.option(
+    "--flow-bound",
+    type=float,
+    help="Pixels that the level 255 of precomputed flow stands for.  [default: 20]",
 )
 @click.option(
     "--flow-size",
@@ -223,7 +239,10 @@ def extract(
     retry: bool,
     max_failures: int | None,
     video_timeout: float | None,
+    frames_from: Path | None,
     flow: str,
+    flow_root: Path | None,
+    flow_bound: float | None,
     flow_size: str,
     crops: str | None,
     profile: str,
@@ -243,11 +262,12 @@ def extract(
 
     summary = run(
         manifest_file,
-        root=root,
+        root=frames_from or root,
         out=out,
         name=name,
         settings=ExtractSettings(
-            flow=parse_flow(flow, size=flow_size),
+            source="frames" if frames_from else "videos",
+            flow=parse_flow(flow, size=flow_size, bound=flow_bound),
             crops=crops or default_crops(profile),
             profile=profile,
             labels=not no_labels,
@@ -259,6 +279,7 @@ def extract(
             video_timeout=video_timeout,
             max_failures=max_failures,
         ),
+        flow_root=flow_root,
         add=add,
         retry=retry,
     )
