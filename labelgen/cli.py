@@ -17,7 +17,7 @@ import click
 
 import labelgen
 from labelgen.errors import LabelgenError
-from labelgen.flow.methods import DEFAULT_METHOD
+from labelgen.flow.methods import DEFAULT_BOUND, DEFAULT_METHOD, FLOW_LAYOUTS
 from labelgen.labels.profiles import PROFILES
 from labelgen.progress import count_text
 from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
@@ -312,6 +312,63 @@ def verify(shards: Path, workers: int | None) -> None:
         click.echo(problem)
     click.echo(f"{count_text(checked, 'shard')} checked, {count_text(len(problems), 'problem')}")
     if problems:
+        sys.exit(1)
+
+
+@main.command()
+@shards_argument
+@click.option("-o", "--output", type=_FOLDER, required=True, help="Folder for the images.")
+@click.option(
+    "--layout",
+    type=click.Choice(FLOW_LAYOUTS),
+    default=FLOW_LAYOUTS[0],
+    show_default=True,
+    help="VIDEO/flow_x_00001.jpg, or u/VIDEO/frame000001.jpg.",
+)
+@click.option(
+    "--bound",
+    type=float,
+    default=DEFAULT_BOUND,
+    show_default=True,
+    help="Pixels that the level 255 stands for; larger displacements are cut.",
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    default=95,
+    show_default=True,
+    help="Of JPEG.",
+)
+@click.option("--png", is_flag=True, help="PNG, which loses nothing more, in place of JPEG.")
+@threads_option
+def export_flow(
+    shards: Path,
+    output: Path,
+    *,
+    layout: str,
+    bound: float,
+    quality: int,
+    png: bool,
+    workers: int | None,
+) -> None:
+    """Write the flow in SHARDS as images of 8 bits, in the layout of denseflow and its relatives.
+
+    The shards must have been made with --store-flow. Nothing is written over; the same command
+    goes on after an interruption. Exit code 1 if a video was left out.
+    """
+    from labelgen.shards.flow_folders import export_flow
+
+    exported = export_flow(
+        shards,
+        output,
+        layout=layout,
+        bound=bound,
+        quality=None if png else quality,
+        workers=_cores(workers),
+    )
+    for line in exported.lines(output, bound):
+        click.echo(line, err=True)
+    if exported.problems:
         sys.exit(1)
 
 

@@ -22,6 +22,10 @@ Parameters = Mapping[str, float]
 DEFAULT_METHOD = "tvl1"
 PRECOMPUTED = "precomputed"
 """The method that reads flow in place of computing it, see `labelgen.flow.precomputed`."""
+DEFAULT_BOUND = 20.0
+"""Pixels that the largest level of its images stands for."""
+FLOW_LAYOUTS = ("denseflow", "two-stream")
+"""How flow images of a video lie: side by side, or in a folder for each component."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +186,7 @@ def _opencv(function: str, **defaults: float) -> FlowMethod:
 def _precomputed() -> FlowMethod:
     from labelgen.flow import precomputed
 
-    return FlowMethod({"bound": precomputed.DEFAULT_BOUND}, None, precomputed.check)
+    return FlowMethod({"bound": DEFAULT_BOUND}, None, precomputed.check)
 
 
 METHODS: Mapping[str, Callable[[], FlowMethod]] = {

@@ -7,6 +7,7 @@ mirror, is what dense_flow and its relatives write, to the nearest level.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from functools import partial
@@ -31,7 +32,8 @@ from labelgen.video.frames import (
 )
 from labelgen.video.manifest import ManifestRow
 
-DEFAULT_BOUND = 20.0
+EXPORT_FILE = "export.json"
+"""In a folder of flow that `labelgen export-flow` wrote: with which bound, of which clips."""
 
 _LEVELS = 255
 _REASON = "bad_flow"
@@ -102,13 +104,16 @@ def _holds_flow(folder: Path) -> bool:
     )
 
 
-def check_flow_root(root: Path | None, settings: FlowSettings, rows: Iterable[ManifestRow]) -> None:
+def check_flow_root(
+    root: Path | None, settings: FlowSettings, rows: Iterable[ManifestRow], *, clip_stride: int
+) -> None:
     """Raise unless there is a folder of flow if, and only if, flow is to be read.
 
     Raises
     ------
     LabelgenError
-        Then, and if one folder below would stand for two videos.
+        Then, and if one folder below would stand for two videos, or it was exported with another
+        bound or of other clips.
     """
     if settings.method != PRECOMPUTED:
         if root is not None:
@@ -123,6 +128,27 @@ def check_flow_root(root: Path | None, settings: FlowSettings, rows: Iterable[Ma
         raise LabelgenError(f"--flow-root {root} is not a folder; name the one that holds the flow")
     for place in (root, root / "u"):
         check_apart(rows, partial(folder_of, place))
+    if (root / EXPORT_FILE).is_file():
+        _check_exported(root, settings.parameters["bound"], clip_stride)
+
+
+def _check_exported(root: Path, bound: float, clip_stride: int) -> None:
+    try:
+        record = json.loads((root / EXPORT_FILE).read_text(encoding="utf-8"))
+        written, every = float(record["bound"]), int(record["clip_stride"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise LabelgenError(f"{root / EXPORT_FILE} is damaged; export the flow again") from None
+    if written != bound:
+        raise LabelgenError(
+            f"the flow in {root} was written with a bound of {written:g}, not {bound:g}; use "
+            f"--flow-bound {written:g}"
+        )
+    # The flow of pairs in no clip is not theirs.
+    if every < 1 or clip_stride % every:
+        raise LabelgenError(
+            f"the flow in {root} is that of clips every {every} frames, and clips every "
+            f"{clip_stride} would use pairs that it lacks; use --clip-stride {every} or a multiple"
+        )
 
 
 class FlowImages:

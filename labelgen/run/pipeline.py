@@ -173,7 +173,7 @@ def run(
         rows = read_manifest(manifest, root=root)
     if of_frames:
         check_apart(rows, partial(folder_of, root))
-    check_flow_root(flow_root, settings.flow, rows)
+    check_flow_root(flow_root, settings.flow, rows, clip_stride=settings.clip_stride)
     source = root.resolve().name if manifest is None else manifest.stem
     with stop_once(), locked(out) as lock:
         sets = sets_of(rows, name=name or source)

@@ -231,8 +231,8 @@ def test_it_is_a_method_that_computes_nothing():
 def test_a_root_goes_with_the_method_and_no_other(tmp_path):
     read, computed = parse_flow("precomputed"), parse_flow("tvl1")
     rows = [ManifestRow("run/a.avi"), ManifestRow("walk/a.avi")]
-    check_flow_root(None, computed, rows)
-    check_flow_root(tmp_path, read, rows)
+    check_flow_root(None, computed, rows, clip_stride=16)
+    check_flow_root(tmp_path, read, rows, clip_stride=16)
     (tmp_path / "u" / "a").mkdir(parents=True)
     for root, settings, message in [
         (None, read, "--flow precomputed needs the folder of the flow; add --flow-root"),
@@ -241,4 +241,4 @@ def test_a_root_goes_with_the_method_and_no_other(tmp_path):
         (tmp_path, read, "would stand for run/a.avi and for walk/a.avi"),
     ]:
         with pytest.raises(LabelgenError, match=message):
-            check_flow_root(root, settings, rows)
+            check_flow_root(root, settings, rows, clip_stride=16)
