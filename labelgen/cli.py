@@ -30,6 +30,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 root_option = click.option(
     "--root", type=_FOLDER, default=".", show_default=True, help="Folder that holds the videos."
 )
+frames_option = click.option(
+    "--frames-from",
+    type=_FOLDER,
+    help="Folder of folders of numbered images, one per video, in place of --root; see "
+    "docs/inputs.md.",
+)
 shards_argument = click.argument("shards", type=_FOLDER)
 threads_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Threads.  [default: one per core]"
@@ -92,6 +98,7 @@ def main() -> None:
 @main.command()
 @click.argument("dataset")
 @root_option
+@frames_option
 @click.option(
     "--splits",
     "lists",
@@ -106,7 +113,12 @@ def main() -> None:
 )
 @click.option("-o", "--output", type=_FILE, required=True, help="CSV file to write.")
 def manifest(
-    dataset: str, root: Path, lists: Path | None, splits: tuple[str, ...], output: Path
+    dataset: str,
+    root: Path,
+    frames_from: Path | None,
+    lists: Path | None,
+    splits: tuple[str, ...],
+    output: Path,
 ) -> None:
     """Write the per-video CSV of a DATASET that lies under --root.
 
@@ -115,11 +127,15 @@ def manifest(
     """
     from labelgen.video.datasets import write_dataset_manifest
 
-    for line in write_dataset_manifest(dataset, output, root=root, lists=lists, splits=splits):
+    place = frames_from or root
+    for line in write_dataset_manifest(
+        dataset, output, root=place, lists=lists, splits=splits, frames=frames_from is not None
+    ):
         click.echo(line, err=True)
     # Make goes on by itself.
     if "MAKELEVEL" not in os.environ:
-        words = ("labelgen", "extract", "--manifest", output, "--root", root, "--out", "shards")
+        where = ("--frames-from" if frames_from else "--root", place)
+        words = ("labelgen", "extract", "--manifest", output, *where, "--out", "shards")
         click.echo(f"next: {shlex.join(map(str, words))}", err=True)
 
 
@@ -131,12 +147,7 @@ def manifest(
     help="CSV of videos.  [default: every video below --root]",
 )
 @root_option
-@click.option(
-    "--frames-from",
-    type=_FOLDER,
-    help="Folder of folders of numbered images, one per video, in place of --root; see "
-    "docs/inputs.md.",
-)
+@frames_option
 @click.option(
     "--out",
     type=_FOLDER,

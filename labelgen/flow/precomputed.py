@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -104,16 +104,13 @@ def _holds_flow(folder: Path) -> bool:
     )
 
 
-def check_flow_root(
-    root: Path | None, settings: FlowSettings, rows: Iterable[ManifestRow], *, clip_stride: int
-) -> None:
+def check_flow_root(root: Path | None, settings: FlowSettings, *, clip_stride: int) -> None:
     """Raise unless there is a folder of flow if, and only if, flow is to be read.
 
     Raises
     ------
     LabelgenError
-        Then, and if one folder below would stand for two videos, or it was exported with another
-        bound or of other clips.
+        Then, and if the flow was exported with another bound or of other clips.
     """
     if settings.method != PRECOMPUTED:
         if root is not None:
@@ -126,8 +123,6 @@ def check_flow_root(
         raise LabelgenError(f"--flow {PRECOMPUTED} needs the folder of the flow; add --flow-root")
     if not root.is_dir():
         raise LabelgenError(f"--flow-root {root} is not a folder; name the one that holds the flow")
-    for place in (root, root / "u"):
-        check_apart(rows, partial(folder_of, place))
     if (root / EXPORT_FILE).is_file():
         _check_exported(root, settings.parameters["bound"], clip_stride)
 
@@ -149,6 +144,12 @@ def _check_exported(root: Path, bound: float, clip_stride: int) -> None:
             f"the flow in {root} is that of clips every {every} frames, and clips every "
             f"{clip_stride} would use pairs that it lacks; use --clip-stride {every} or a multiple"
         )
+
+
+def check_flow_apart(root: Path, rows: Sequence[ManifestRow]) -> None:
+    """Raise `LabelgenError` if one folder of flow would stand for two videos."""
+    for place in (root, root / "u"):
+        check_apart(rows, partial(folder_of, place))
 
 
 class FlowImages:

@@ -17,7 +17,7 @@ from pathlib import Path
 from joblib import cpu_count
 
 from labelgen.errors import LabelgenError, StorageError
-from labelgen.flow.precomputed import check_flow_root
+from labelgen.flow.precomputed import check_flow_apart, check_flow_root
 from labelgen.progress import ProgressLine, count_text, duration, size_text
 from labelgen.run.engines import Limits, run_tasks
 from labelgen.run.tally import Tally
@@ -166,6 +166,7 @@ def run(
     KeyboardInterrupt
         On Ctrl-C and SIGTERM, after workers have stopped; sealed shards stay.
     """
+    check_flow_root(flow_root, settings.flow, clip_stride=settings.clip_stride)
     of_frames = settings.source == "frames"
     if manifest is None:
         rows = find_frame_folders(root) if of_frames else find_videos(root)
@@ -173,7 +174,8 @@ def run(
         rows = read_manifest(manifest, root=root)
     if of_frames:
         check_apart(rows, partial(folder_of, root))
-    check_flow_root(flow_root, settings.flow, rows, clip_stride=settings.clip_stride)
+    if flow_root is not None:
+        check_flow_apart(flow_root, rows)
     source = root.resolve().name if manifest is None else manifest.stem
     with stop_once(), locked(out) as lock:
         sets = sets_of(rows, name=name or source)

@@ -226,7 +226,8 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
     if not paths:
         raise LabelgenError(
             f"there is no video below {os.path.abspath(root)}; looked for files ending in "
-            f"{' '.join(sorted(VIDEO_SUFFIXES))}; name another folder with --root"
+            f"{' '.join(sorted(VIDEO_SUFFIXES))}; name another folder with --root, or one of "
+            "frames with --frames-from"
         )
     return classed_rows(paths)
 

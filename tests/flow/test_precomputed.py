@@ -10,6 +10,7 @@ from labelgen.errors import LabelgenError, VideoError
 from labelgen.flow.methods import flow_settings, parse_flow
 from labelgen.flow.precomputed import (
     FlowImages,
+    check_flow_apart,
     check_flow_root,
     flow_levels,
     flow_of_levels,
@@ -230,15 +231,21 @@ def test_it_is_a_method_that_computes_nothing():
 
 def test_a_root_goes_with_the_method_and_no_other(tmp_path):
     read, computed = parse_flow("precomputed"), parse_flow("tvl1")
-    rows = [ManifestRow("run/a.avi"), ManifestRow("walk/a.avi")]
-    check_flow_root(None, computed, rows, clip_stride=16)
-    check_flow_root(tmp_path, read, rows, clip_stride=16)
-    (tmp_path / "u" / "a").mkdir(parents=True)
+    check_flow_root(None, computed, clip_stride=16)
+    check_flow_root(tmp_path, read, clip_stride=16)
     for root, settings, message in [
         (None, read, "--flow precomputed needs the folder of the flow; add --flow-root"),
         (tmp_path, computed, "use --flow precomputed, or leave it away"),
         (tmp_path / "none", read, "none is not a folder"),
-        (tmp_path, read, "would stand for run/a.avi and for walk/a.avi"),
     ]:
         with pytest.raises(LabelgenError, match=message):
-            check_flow_root(root, settings, rows, clip_stride=16)
+            check_flow_root(root, settings, clip_stride=16)
+
+
+@pytest.mark.parametrize("folder", ["a", "u/a"])
+def test_one_folder_of_flow_is_of_one_video(tmp_path, folder):
+    rows = [ManifestRow("run/a.avi"), ManifestRow("walk/a.avi")]
+    check_flow_apart(tmp_path, rows)
+    (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(LabelgenError, match="would stand for run/a.avi and for walk/a.avi"):
+        check_flow_apart(tmp_path, rows)

@@ -6,6 +6,7 @@ import pytest
 from conftest import moving_square, write_frames
 
 from labelgen.errors import LabelgenError, VideoError
+from labelgen.video.datasets import find_dataset, write_dataset_manifest
 from labelgen.video.decode import Video
 from labelgen.video.frames import (
     FrameFolder,
@@ -15,7 +16,7 @@ from labelgen.video.frames import (
     folder_of,
     read_image,
 )
-from labelgen.video.manifest import ManifestRow
+from labelgen.video.manifest import ManifestRow, read_manifest
 
 
 def read(root, path):
@@ -206,3 +207,39 @@ def test_no_folder_of_frames_is_a_mistake(tmp_path):
         find_frame_folders(tmp_path)
     with pytest.raises(LabelgenError, match="is not a folder"):
         find_frame_folders(tmp_path / "none")
+
+
+def frames_at(root, *names):
+    for name in names:
+        write_frames(root / name, moving_square(2))
+
+
+def test_rows_of_frames_when_there_is_no_video(tmp_path):
+    frames_at(tmp_path / "f", "run/a", "walk/b")
+    lines = write_dataset_manifest("folder", tmp_path / "m.csv", root=tmp_path / "f", frames=True)
+    assert lines[0] == "folder all: 2 of 2 videos, 2 classes"
+    assert read_manifest(tmp_path / "m.csv", root=tmp_path) == [
+        ManifestRow("run/a", "run", 0, "all", 2),
+        ManifestRow("walk/b", "walk", 1, "all", 2),
+    ]
+    with pytest.raises(LabelgenError, match="or one of frames with --frames-from"):
+        write_dataset_manifest("folder", tmp_path / "m.csv", root=tmp_path / "f")
+
+
+def test_official_lists_find_frames_in_class_folders_or_side_by_side(tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Bowling\n2 HandstandPushups\n")
+    videos = [f"Bowling/v_{name}" for name in ("a", "b", "gone")]
+    videos.append("HandstandPushups/v_HandStandPushups")
+    (lists / "trainlist01.txt").write_text("".join(f"{name}.avi 1\n" for name in videos))
+    there = ("Bowling/v_a", "v_b", "v_HandstandPushups", "one/v_gone", "two/v_gone")
+    frames_at(tmp_path / "f", *there)
+    (found,) = find_dataset("ucf101", root=tmp_path / "f", lists=lists, frames=True)
+    assert [(row.path, row.class_name) for row in found.rows] == [
+        ("Bowling/v_a", "Bowling"),
+        ("v_b", "Bowling"),
+        ("v_HandstandPushups", "HandstandPushups"),
+    ]
+    # Two folders have its name, and neither lies in its class.
+    assert found.missing == ["Bowling/v_gone.avi"]
