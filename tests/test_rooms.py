@@ -21,6 +21,7 @@ MAY_USE = {
     "labelgen.labels": set(),
     "labelgen.shards": {"labelgen.video", "labelgen.flow", "labelgen.labels"},
     "labelgen.run": {"labelgen.video", "labelgen.flow", "labelgen.labels", "labelgen.shards"},
+    "labelgen.pictures": {"labelgen.video", "labelgen.flow", "labelgen.labels", "labelgen.shards"},
     "train.data": {"labelgen.labels", "labelgen.shards", "train.recipe", "train.metrics"},
     "train.models": {"train.recipe", "train.checkpoint"},
     "train.tasks": {

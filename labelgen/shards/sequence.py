@@ -165,6 +165,11 @@ class Shards:
         return str(self._folder.config["config"].get("profile", "paper"))
 
     @property
+    def has_frames(self) -> bool:
+        """Whether frames are stored."""
+        return self._folder.config["config"].get("frames") != "none"
+
+    @property
     def labels(self) -> np.ndarray:
         """(N, 27) uint8, the labels of the most central stored crop, from 1.
 
