@@ -354,5 +354,27 @@ def show(
     click.echo(f"{output}: {view.video} from frame {view.start}", err=True)
 
 
+@main.command()
+@shards_argument
+@click.option("-o", "--output", type=_FILE, required=True, help="HTML file to write.")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Clips to draw, from the one with most motion on.",
+)
+@threads_option
+def report(shards: Path, output: Path, examples: int, workers: int | None) -> None:
+    """Write a page about SHARDS: settings, failures, the distribution of labels, examples.
+
+    It is one file, needs no network, and can be written while shards are still being made.
+    """
+    from labelgen.pictures.report import write_report
+
+    write_report(shards, output, examples=examples, workers=_cores(workers))
+    click.echo(f"{output}: a page about {shards}", err=True)
+
+
 if __name__ == "__main__":
     main()

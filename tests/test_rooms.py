@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 
 import labelgen
 
-_GROUND = ("errors", "geometry", "files", "kernels", "page", "progress", "signals")
+_GROUND = ("charts", "errors", "files", "geometry", "kernels", "page", "progress", "signals")
 GROUND = {f"labelgen.{name}" for name in _GROUND}
 
 # Room -> the rooms it may use beside itself and the ground.

@@ -4,13 +4,23 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import random_clip
+from conftest import moving_square, random_clip, write_video
 from extraction import extract
 
 from labelgen import LABELS, clip_labels, motion_boundaries
 from labelgen.cli import main
 from labelgen.pictures.figure import clip_figure
 from labelgen.pictures.view import clip_view
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder ``videos`` and shards of it, ``s``, with 8 crops."""
+    folder = tmp_path_factory.mktemp("figure")
+    for name, count in {"run/a.avi": 50, "run/b.avi": 33, "walk/c.avi": 16}.items():
+        write_video(folder / "videos" / name, moving_square(count, seed=count))
+    extract(folder / "videos", folder / "s", crops="grid:16")
+    return folder
 
 
 def show(*arguments):
@@ -40,8 +50,10 @@ def test_the_27_numbers_stand_there_by_name():
     assert "a/film.avi, frames 32 to 47  |  crop at top 8, left 29" in texts
 
 
-@pytest.mark.parametrize("profile", ["paper", "authors"])
-@pytest.mark.parametrize("without", [{}, {"flow": None}, {"frames": None, "boundaries": None}])
+@pytest.mark.parametrize(
+    ("profile", "without"),
+    [("paper", {}), ("authors", {"flow": None, "frames": None, "boundaries": None})],
+)
 def test_no_text_lies_on_another_or_beyond_the_sheet(profile, without):
     view = view_with(profile=profile, **without)
     figure = clip_figure(view)
@@ -74,17 +86,15 @@ def test_a_still_clip_is_said_to_be_one():
     assert any("a still clip" in text.get_text() for text in figure.texts)
 
 
-def test_pictures_of_shards_and_of_films(videos, tmp_path):
-    extract(videos, tmp_path / "s")
-    found = show(tmp_path / "s", "--video", "run/b.avi", "--start", 16, "-o", tmp_path / "a.png")
+def test_pictures_of_shards_and_of_films(made, tmp_path):
+    videos = made / "videos"
+    found = show(made / "s", "--video", "run/b.avi", "--start", 16, "-o", tmp_path / "a.png")
     assert found.exit_code == 0, found.output
     assert found.stdout == ""
     assert "run/b.avi from frame 16" in found.stderr
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture.shape[1] == round(12.6 * 130)
-    assert (
-        show(tmp_path / "s", "--clip", 4, "--crop", "0,48", "-o", tmp_path / "b.svg").exit_code == 0
-    )
+    assert show(made / "s", "--clip", 4, "--crop", "0,48", "-o", tmp_path / "b.svg").exit_code == 0
     assert (tmp_path / "b.svg").read_text().lstrip().startswith("<?xml")
     film = videos / "walk" / "c.avi"
     found = show(film, "-o", tmp_path / "c.png")
@@ -104,27 +114,24 @@ def test_pictures_of_shards_and_of_films(videos, tmp_path):
         (("s", "--video", "b.avi", "--start", "3"), "begins at frame 3; clips begin at 0, 16"),
         (("s", "--video", "b.avi", "--clip", "3"), "not both"),
         (("videos/run/a.avi", "--clip", "3"), "is a video: --clip and --video choose from shards"),
-        (("videos/walk/short.avi",), "short.avi"),
+        (("videos/walk/c.avi", "--start", "1"), "no 16 frames from frame 1 on"),
         (("nowhere",), "nowhere holds no shards"),
         (("s", "-o", "a.bad"), "a.bad cannot be written"),
         (("s", "-o", "none/a.png"), "a.png cannot be written"),
     ],
 )
-def test_a_mistake_gives_one_sentence(videos, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    if arguments[0] == "s":
-        extract(videos, tmp_path / "s", crops="grid:16")
+def test_a_mistake_gives_one_sentence(made, monkeypatch, arguments, message):
+    monkeypatch.chdir(made)
     output = () if "-o" in arguments else ("-o", "x.png")
     found = show(*arguments, *output)
     assert found.exit_code == 2, found.output
     assert message in found.stderr
     assert len(found.stderr.strip().splitlines()) <= 4
-    assert not [file for file in tmp_path.iterdir() if file.is_file()]
+    assert sorted(file.name for file in made.iterdir()) == ["s", "videos"]
 
 
-def test_without_matplotlib_it_says_what_is_needed(videos, tmp_path, monkeypatch):
-    extract(videos, tmp_path / "s")
+def test_without_matplotlib_it_says_what_is_needed(made, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    found = show(tmp_path / "s", "-o", tmp_path / "x.png")
+    found = show(made / "s", "-o", tmp_path / "x.png")
     assert found.exit_code == 2
     assert "needs the package matplotlib" in found.stderr
