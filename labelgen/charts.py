@@ -24,8 +24,11 @@ svg text { font: 11px system-ui, sans-serif; fill: var(--quiet); }
 .key svg { margin-right: .4rem; flex: none; }
 .tracks { display: grid; grid-template-columns: minmax(9rem, 1fr) minmax(8rem, 2fr);
   gap: .1rem .75rem; align-items: center; font-size: .875rem; max-width: 50rem; }
-.track { position: relative; height: 1.25rem; border-bottom: 1px solid var(--line); }
-.track svg { position: absolute; top: .1rem; margin-left: -8px; overflow: visible; }
+.track { position: relative; border-bottom: 1px solid var(--line); }
+.track > * { position: absolute; margin-left: -8px; }
+.stroke { display: inline-block; width: 2px; margin: 0 .6rem; align-self: stretch;
+  background: var(--ink); }
+.track .stroke { top: 2px; bottom: 2px; margin: 0 0 0 -1px; }
 """
 
 _MARKS = (
@@ -37,6 +40,7 @@ _MARKS = (
     "M6 2h4v4h4v4h-4v4h-4v-4h-4v-4h4Z",  # cross
     "M2 6h12v4h-12Z",  # bar
 )
+_LOWER = 0.6
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 
 
@@ -184,15 +188,23 @@ def reference_key(name: str) -> Html:
     return element("span", _stroke(), name, class_="key")
 
 
-def track(values: Iterable[float | None], *, reference: float | None = None) -> Html:
-    """Return marks on a line from 0 to 1, one per value, and a stroke for what to compare with."""
-    marks = [_stroke(_at(reference))] if reference is not None else []
-    marks += [_mark(k, _at(value)) for k, value in enumerate(values) if value is not None]
-    return element("div", marks, class_="track")
+def track(values: Sequence[float | None], *, reference: float | None = None) -> Html:
+    """Return marks on a line from 0 to 1, one per value, and a stroke for what to compare with.
+
+    Each mark lies a little lower than the one before, so that equal values are all seen.
+    """
+    marks = [] if reference is None else [_stroke(f"left:{_across(reference)}")]
+    marks += [
+        _mark(number, f"left:{_across(value)};top:{0.1 + _LOWER * number:.2f}rem")
+        for number, value in enumerate(values)
+        if value is not None
+    ]
+    height = 1.25 + _LOWER * (len(values) - 1)
+    return element("div", marks, class_="track", style=f"height:{height:.2f}rem")
 
 
-def _at(value: float) -> str:
-    return f"left:{100 * min(max(value, 0.0), 1.0):.1f}%"
+def _across(value: float) -> str:
+    return f"{100 * min(max(value, 0.0), 1.0):.1f}%"
 
 
 def _mark(number: int, style: str = "") -> Html:
@@ -206,8 +218,7 @@ def _mark(number: int, style: str = "") -> Html:
 
 
 def _stroke(style: str = "") -> Html:
-    shape = element("path", d="M8 0v16", stroke="var(--ink)", stroke_width=2)
-    return _svg(16, 16, "", shape, width=16, height=16, style=style)
+    return element("span", class_="stroke", style=style)
 
 
 def tracks(rows: Iterable[tuple[str, Html]]) -> Html:
