@@ -22,8 +22,9 @@ svg text { font: 11px system-ui, sans-serif; fill: var(--quiet); }
 .reference { stroke: var(--c1); stroke-width: 1.5; stroke-dasharray: 4 3; fill: none; }
 .key { display: inline-flex; align-items: center; margin: 0 1rem .25rem 0; font-size: .875rem; }
 .key svg { margin-right: .4rem; flex: none; }
-.tracks { display: grid; grid-template-columns: minmax(9rem, 1fr) minmax(8rem, 2fr);
-  gap: .1rem .75rem; align-items: center; font-size: .875rem; max-width: 50rem; }
+.tracks { display: grid; grid-template-columns: fit-content(60%) minmax(6rem, 1fr);
+  gap: .1rem 1rem; align-items: center; font-size: .875rem; max-width: 50rem; }
+.tracks > div:nth-child(odd) { overflow-wrap: anywhere; }
 .track { position: relative; border-bottom: 1px solid var(--line); }
 .track > * { position: absolute; margin-left: -8px; }
 .stroke { display: inline-block; width: 2px; margin: 0 .6rem; align-self: stretch;
@@ -115,7 +116,7 @@ def curves(series: Sequence[Series], *, alt: str, unit: str, lowest: float | Non
     lowest : float, optional
         What lies below it is drawn on the lower edge.
     """
-    width, height, left, foot, head = 520, 260, 44, 34, 8
+    width, height, left, foot, head = 440, 230, 40, 34, 8
     known = [value for one in series for value in one.values if value is not None]
     floor = -math.inf if lowest is None else lowest
     low, high = max(min([*known, 0.0]), floor), max([*known, 0.0])

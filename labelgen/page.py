@@ -38,8 +38,9 @@ p { max-width: 50rem; margin: .5rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .75rem .2rem 0; text-align: left; vertical-align: top; }
-thead th { border-bottom: 1px solid var(--line); white-space: nowrap; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+thead th { border-bottom: 1px solid var(--line); vertical-align: bottom; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; }
 figcaption { color: var(--quiet); font-size: .875rem; }

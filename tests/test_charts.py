@@ -25,11 +25,11 @@ def test_curves_go_where_their_values_are():
     groups = list(ET.fromstring(svg).iter("g"))
     dots = [[(float(c.get("cx")), float(c.get("cy"))) for c in g.iter("circle")] for g in groups]
     up, gaps = dots
-    assert [x for x, _ in up] == [44, 278, 512]
+    assert [x for x, _ in up] == [40, 236, 432]
     assert up[0][1] - up[1][1] == pytest.approx(up[1][1] - up[2][1], abs=0.2)
     assert up[2][1] == 8  # 1 is the highest tick
-    assert [x for x, _ in gaps] == [278, 512]
-    assert gaps[0][1] == 260 - 34  # on the lower edge
+    assert [x for x, _ in gaps] == [236, 432]
+    assert gaps[0][1] == 230 - 34  # on the lower edge
     assert [g.find("title").text for g in groups] == ["up", "gaps"]
     assert {text.text for text in shapes(svg, "text")} >= {"-0.5", "0", "1", "2", "3", "epoch"}
 
