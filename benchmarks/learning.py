@@ -30,6 +30,8 @@ SHARE_TEST, VALIDATED = 0.25, 3  # of the source groups; groups to choose settin
 RECIPE = ("--recipe", "small", "--width", "0.125")
 FIGHTS = (*RECIPE, "--epochs", "3")
 KNOWN = (*RECIPE, "--epochs", "3", "--tasks", "motion")
+WIDE = ("--width", "0.25", "--epochs", "6")  # twice the width, twice the passes: first seed alone
+WIDE_LOSSES = ("mse", "ce-soft", "statistics")
 KNOWN_FLOWS = ("true", "tvl1")
 PROBE = ("--recipe", "small", "--freeze", "--lr", "0.003", "--epochs", "3", "--val", "0")
 FLOWS = {
@@ -71,14 +73,16 @@ def shards_of(split: int, flow: str = "tvl1") -> str:
     return f"fights{split}-{flow.replace(' ', '-').replace(':', '-')}"
 
 
-def learn_fights(work: Path, loss: str, split: int, seed: int, *, flow: str = "tvl1") -> None:
-    """Pre-train on a split; with the usual flow, measure a linear probe too."""
+def learn_fights(
+    work: Path, loss: str, split: int, seed: int, *, flow: str = "tvl1", wide: bool = False
+) -> None:
+    """Pre-train on a split; with the usual flow and width, measure a linear probe too."""
     sets, name = work / shards_of(split, flow), f"{flow}-{loss}-split{split}-seed{seed}"
     start = trained(
-        work / "runs" / name, "pretrain", "--labels", sets / "fights-train", "--val",
-        sets / "fights-test", "--loss", loss, "--seed", seed, *FIGHTS,
+        work / "runs" / _named(name, wide), "pretrain", "--labels", sets / "fights-train", "--val",
+        sets / "fights-test", "--loss", loss, "--seed", seed, *FIGHTS, *(WIDE if wide else ()),
     )  # fmt: skip
-    if flow == "tvl1":
+    if flow == "tvl1" and not wide:
         _probe(work, start, split, seed)
 
 
@@ -94,18 +98,25 @@ def _probe(work: Path, start: Path | str, split: int, seed: int) -> None:
         run("train", "evaluate", probe, "--labels", sets / "fights-test", "--out", out)
 
 
-def learn_known(work: Path, loss: str, flow: str, seed: int) -> None:
-    sets = work / "known" / flow
+def learn_known(work: Path, loss: str, flow: str, seed: int, *, wide: bool = False) -> None:
+    sets, name = work / "known" / flow, f"known-{flow}-{loss}-seed{seed}"
     trained(
-        work / "runs" / f"known-{flow}-{loss}-seed{seed}", "pretrain", "--labels",
-        sets / "known-train", "--val", sets / "known-test", "--loss", loss, "--seed", seed, *KNOWN,
+        work / "runs" / _named(name, wide), "pretrain", "--labels", sets / "known-train", "--val",
+        sets / "known-test", "--loss", loss, "--seed", seed, *KNOWN, *(WIDE if wide else ()),
     )  # fmt: skip
+
+
+def _named(name: str, wide: bool) -> str:
+    return f"wide-{name}" if wide else name
 
 
 def learn(work: Path, jobs: int) -> None:
     """Do all runs, the first seed of everything first; one core each."""
     os.environ["OMP_NUM_THREADS"] = "1"
     calls: list[Any] = []
+    for loss in reversed(WIDE_LOSSES):
+        calls += [joblib.delayed(learn_known)(work, loss, "true", 0, wide=True)]
+        calls += [joblib.delayed(learn_fights)(work, loss, s, 0, wide=True) for s in SPLITS]
     for seed in SEEDS:
         for loss in LOSSES:
             calls += [joblib.delayed(learn_known)(work, loss, flow, seed) for flow in KNOWN_FLOWS]
@@ -130,6 +141,10 @@ def tables(work: Path) -> Iterator[str]:
     yield "\nFights, labels from tvl1\n"
     found = {loss: _last(work, f"tvl1-{loss}-split*-seed*") for loss in LOSSES}
     yield from _table(found)
+    yield "\nFights, labels from tvl1, twice the width and twice the passes\n"
+    yield from _table({loss: _last(work, f"wide-tvl1-{loss}-split*-seed*") for loss in WIDE_LOSSES})
+    yield "\nKnown motion, labels from true flow, twice the width and twice the passes\n"
+    yield from _table({loss: _last(work, f"wide-known-true-{loss}-seed*") for loss in WIDE_LOSSES})
     yield "\nFights, labels from other flow, ce-soft on split 0\n"
     yield from _table({flow: _last(work, f"{flow}-ce-soft-split0-seed*") for flow in FLOWS})
     for flow in KNOWN_FLOWS:

@@ -29,6 +29,7 @@ from train.recipe import (
     STILL,
     TARGETS,
     AnyRecipe,
+    overridden,
 )
 from train.state import (
     EXIT_DONE,
@@ -317,7 +318,7 @@ def _recipe(named: AnyRecipe, overrides: dict[str, Any]) -> AnyRecipe:
     given = {key: value for key, value in overrides.items() if value is not None}
     if "tasks" in given:
         given["tasks"] = tuple(part.strip() for part in given["tasks"].split(","))
-    return replace(named, **given)
+    return overridden(named, given)
 
 
 runs_argument = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
