@@ -57,6 +57,20 @@ def _setting(flag: str, **kind: Any) -> Callable[[Any], Any]:
     return click.option(flag, default=default, show_default=True, **kind)
 
 
+class _Crop(click.ParamType):
+    """A crop's upper left corner, as ``8,29``."""
+
+    name = "TOP,LEFT"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        top, _, left = str(value).partition(",")
+        if not (top.strip().isdecimal() and left.strip().isdecimal()):
+            self.fail(f"{value!r} is no crop; give top and left, as in 8,29", param, ctx)
+        return int(top), int(left)
+
+
 class _Commands(click.Group):
     """Turns a user's mistake into one sentence, and Ctrl-C into its usual exit code."""
 
@@ -462,6 +476,59 @@ def index(shards: Path, output: Path) -> None:
 
     clips = write_index(shards, output)
     click.echo(f"{output}: {count_text(clips, 'clip')}", err=True)
+
+
+@main.command()
+@click.argument("source", metavar="SHARDS|VIDEO", type=click.Path(path_type=Path))
+@click.option(
+    "--clip", type=click.IntRange(min=0), help="Number of the clip in SHARDS.  [default: 0]"
+)
+@click.option("--video", metavar="PATH", help="In place of --clip: its video, as in the manifest.")
+@click.option(
+    "--start",
+    type=click.IntRange(min=0),
+    help="First frame of the clip in its video.  [default: its first clip]",
+)
+@click.option("--crop", type=_Crop(), help="The crop to show.  [default: the most central one]")
+@click.option("-o", "--output", type=_FILE, required=True, help="PNG, PDF or SVG file to write.")
+def show(
+    source: Path,
+    clip: int | None,
+    video: str | None,
+    start: int | None,
+    crop: tuple[int, int] | None,
+    output: Path,
+) -> None:
+    """Draw one clip of SHARDS, or 16 frames of a VIDEO file, with all that its 27 labels say.
+
+    A video is labelled as `extract` does by default; of shards, stored labels are shown.
+    """
+    from labelgen.pictures.figure import show
+
+    view = show(source, output, clip=clip, video=video, start=start, crop=crop)
+    click.echo(f"{output}: {view.video} from frame {view.start}", err=True)
+
+
+@main.command()
+@shards_argument
+@click.option("-o", "--output", type=_FILE, required=True, help="HTML file to write.")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Clips to draw, from the one with most motion on.",
+)
+@threads_option
+def report(shards: Path, output: Path, examples: int, workers: int | None) -> None:
+    """Write a page about SHARDS: settings, failures, the distribution of labels, examples.
+
+    It is one file, needs no network, and can be written while shards are still being made.
+    """
+    from labelgen.pictures.report import write_report
+
+    write_report(shards, output, examples=examples, workers=_cores(workers))
+    click.echo(f"{output}: a page about {shards}", err=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fixtures: optional real data, and videos and clips made on the spot."""
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,20 @@ def golden(shared):
     for clip in clips:
         clip["flow"] = clip["flow"].astype(np.float32)
     return clips
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium, see `browser`, or a skip that says what is missing."""
+    pytest.importorskip("selenium", reason="pages are tested with the package selenium")
+    import browser
+
+    programs = shutil.which("chromium") or shutil.which("chrome"), shutil.which("chromedriver")
+    if None in programs:
+        pytest.skip("no Chromium to look at pages with; install chromium and chromedriver")
+    window = browser.start(*programs)
+    yield window
+    window.driver.quit()
 
 
 def random_clip(seed):

@@ -27,6 +27,7 @@ from labelgen.shards.generations import arrange
 from labelgen.shards.plan import ShardPlan, plan_set, sets_of
 from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
+from labelgen.shards.times import RunTimes, add_times
 from labelgen.signals import held, raise_lost, stop_once
 from labelgen.video.decode import with_frames
 from labelgen.video.frames import check_apart, claimed_images, find_frame_folders, folder_of
@@ -224,8 +225,10 @@ def run(
                 f"cannot go on: {error}; free what is short, then run again"
             ) from error
         finally:
+            seconds = time.monotonic() - started
             with held():
                 failures = close_run(out, held=lock is not None, sets=sets)
+                _record_times(out, reports, seconds=seconds, workers=limits.workers)
     kept = [report.kept for report in reports if report.kept]
     return RunSummary(
         out=out,
@@ -236,9 +239,21 @@ def run(
         videos=sum(report.videos for report in reports),
         clips=sum(report.clips for report in reports),
         failures=failures,
-        seconds=time.monotonic() - started,
-        stages=sum((report.seconds for report in reports), Counter()),
+        seconds=seconds,
+        stages=_stages(reports),
     )
+
+
+def _stages(reports: Sequence[ShardReport]) -> Counter[str]:
+    return sum((report.seconds for report in reports), Counter())
+
+
+def _record_times(
+    out: Path, reports: Sequence[ShardReport], *, seconds: float, workers: int
+) -> None:
+    clips = sum(report.clips for report in reports)
+    if clips:
+        add_times(out, RunTimes(clips, seconds, workers, _stages(reports)))
 
 
 def _plan_text(
