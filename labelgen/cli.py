@@ -18,7 +18,7 @@ import click
 
 import labelgen
 from labelgen.errors import LabelgenError
-from labelgen.flow.methods import DEFAULT_METHOD
+from labelgen.flow.methods import DEFAULT_BOUND, DEFAULT_METHOD, FLOW_LAYOUTS
 from labelgen.labels.profiles import PROFILES
 from labelgen.progress import count_text
 from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
@@ -30,6 +30,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 root_option = click.option(
     "--root", type=_FOLDER, default=".", show_default=True, help="Folder that holds the videos."
+)
+frames_option = click.option(
+    "--frames-from",
+    type=_FOLDER,
+    help="Folder of folders of numbered images, one per video, in place of --root; see "
+    "docs/inputs.md.",
 )
 shards_argument = click.argument("shards", type=_FOLDER)
 threads_option = click.option(
@@ -49,6 +55,20 @@ def _setting(flag: str, **kind: Any) -> Callable[[Any], Any]:
     fields = {field.name: field.default for field in dataclasses.fields(ExtractSettings)}
     default = fields[flag.removeprefix("--").replace("-", "_")]
     return click.option(flag, default=default, show_default=True, **kind)
+
+
+class _Crop(click.ParamType):
+    """A crop's upper left corner, as ``8,29``."""
+
+    name = "TOP,LEFT"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        top, _, left = str(value).partition(",")
+        if not (top.strip().isdecimal() and left.strip().isdecimal()):
+            self.fail(f"{value!r} is no crop; give top and left, as in 8,29", param, ctx)
+        return int(top), int(left)
 
 
 class _Commands(click.Group):
@@ -94,6 +114,7 @@ def main() -> None:
 @main.command()
 @click.argument("dataset")
 @root_option
+@frames_option
 @click.option(
     "--splits",
     "lists",
@@ -113,6 +134,7 @@ def main() -> None:
 def manifest(
     dataset: str,
     root: Path,
+    frames_from: Path | None,
     lists: Path | None,
     splits: tuple[str, ...],
     strict: bool,
@@ -126,13 +148,22 @@ def manifest(
     """
     from labelgen.video.datasets import write_dataset_manifest
 
-    for line in write_dataset_manifest(
-        dataset, output, root=root, lists=lists, splits=splits, strict=strict
-    ):
+    place = frames_from or root
+    found = write_dataset_manifest(
+        dataset,
+        output,
+        root=place,
+        lists=lists,
+        splits=splits,
+        strict=strict,
+        frames=frames_from is not None,
+    )
+    for line in found:
         click.echo(line, err=True)
     # Make goes on by itself.
     if "MAKELEVEL" not in os.environ:
-        words = ("labelgen", "extract", "--manifest", output, "--root", root, "--out", "shards")
+        where = ("--frames-from" if frames_from else "--root", place)
+        words = ("labelgen", "extract", "--manifest", output, *where, "--out", "shards")
         click.echo(f"next: {shlex.join(map(str, words))}", err=True)
 
 
@@ -196,6 +227,7 @@ def check(
     help="CSV of videos.  [default: every video below --root]",
 )
 @root_option
+@frames_option
 @click.option(
     "--out",
     type=_FOLDER,
@@ -216,7 +248,17 @@ def check(
     show_default=True,
     metavar="METHOD[:PRESET][,NAME=VALUE...]",
     help="tvl1, tvl1:fast, tvl1:accurate, brox, opencv-tvl1, farneback or dis, and any of its "
-    "parameters; see docs/flow.md.",
+    "parameters; see docs/flow.md. Or precomputed, with --flow-root.",
+)
+@click.option(
+    "--flow-root",
+    type=_FOLDER,
+    help="Folder of the images of precomputed flow; see docs/inputs.md.",
+)
+@click.option(
+    "--flow-bound",
+    type=float,
+    help="Pixels that the level 255 of precomputed flow stands for.  [default: 20]",
 )
 @click.option(
     "--flow-size",
@@ -302,7 +344,10 @@ def extract(
     part: str | None,
     one_based: bool,
     scratch: Path | None,
+    frames_from: Path | None,
     flow: str,
+    flow_root: Path | None,
+    flow_bound: float | None,
     flow_size: str,
     crops: str | None,
     profile: str,
@@ -326,11 +371,12 @@ def extract(
         raise LabelgenError("--one-based says how --part counts; give --part I/N")
     summary = run(
         manifest_file,
-        root=root,
+        root=frames_from or root,
         out=out,
         name=name,
         settings=ExtractSettings(
-            flow=parse_flow(flow, size=flow_size),
+            source="frames" if frames_from else "videos",
+            flow=parse_flow(flow, size=flow_size, bound=flow_bound),
             crops=crops or default_crops(profile),
             profile=profile,
             labels=not no_labels,
@@ -342,6 +388,7 @@ def extract(
             video_timeout=video_timeout,
             max_failures=max_failures,
         ),
+        flow_root=flow_root,
         add=add,
         retry=retry,
         part=ALL if part is None else parse_part(part, one_based=one_based),
@@ -381,6 +428,63 @@ def verify(shards: Path, workers: int | None) -> None:
 
 @main.command()
 @shards_argument
+@click.option("-o", "--output", type=_FOLDER, required=True, help="Folder for the images.")
+@click.option(
+    "--layout",
+    type=click.Choice(FLOW_LAYOUTS),
+    default=FLOW_LAYOUTS[0],
+    show_default=True,
+    help="VIDEO/flow_x_00001.jpg, or u/VIDEO/frame000001.jpg.",
+)
+@click.option(
+    "--bound",
+    type=float,
+    default=DEFAULT_BOUND,
+    show_default=True,
+    help="Pixels that the level 255 stands for; larger displacements are cut.",
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    default=95,
+    show_default=True,
+    help="Of JPEG.",
+)
+@click.option("--png", is_flag=True, help="PNG, which loses nothing more, in place of JPEG.")
+@threads_option
+def export_flow(
+    shards: Path,
+    output: Path,
+    *,
+    layout: str,
+    bound: float,
+    quality: int,
+    png: bool,
+    workers: int | None,
+) -> None:
+    """Write the flow in SHARDS as images of 8 bits, in the layout of denseflow and its relatives.
+
+    The shards must have been made with --store-flow. Nothing is written over; the same command
+    goes on after an interruption. Exit code 1 if a video was left out.
+    """
+    from labelgen.shards.flow_folders import export_flow
+
+    exported = export_flow(
+        shards,
+        output,
+        layout=layout,
+        bound=bound,
+        quality=None if png else quality,
+        workers=_cores(workers),
+    )
+    for line in exported.lines(output, bound):
+        click.echo(line, err=True)
+    if exported.problems:
+        sys.exit(1)
+
+
+@main.command()
+@shards_argument
 @click.option("-o", "--output", type=_FILE, required=True, help="HDF5 file to write.")
 def index(shards: Path, output: Path) -> None:
     """Write one small HDF5 file that shows all of SHARDS as a whole.
@@ -392,6 +496,59 @@ def index(shards: Path, output: Path) -> None:
 
     clips = write_index(shards, output)
     click.echo(f"{output}: {count_text(clips, 'clip')}", err=True)
+
+
+@main.command()
+@click.argument("source", metavar="SHARDS|VIDEO", type=click.Path(path_type=Path))
+@click.option(
+    "--clip", type=click.IntRange(min=0), help="Number of the clip in SHARDS.  [default: 0]"
+)
+@click.option("--video", metavar="PATH", help="In place of --clip: its video, as in the manifest.")
+@click.option(
+    "--start",
+    type=click.IntRange(min=0),
+    help="First frame of the clip in its video.  [default: its first clip]",
+)
+@click.option("--crop", type=_Crop(), help="The crop to show.  [default: the most central one]")
+@click.option("-o", "--output", type=_FILE, required=True, help="PNG, PDF or SVG file to write.")
+def show(
+    source: Path,
+    clip: int | None,
+    video: str | None,
+    start: int | None,
+    crop: tuple[int, int] | None,
+    output: Path,
+) -> None:
+    """Draw one clip of SHARDS, or 16 frames of a VIDEO file, with all that its 27 labels say.
+
+    A video is labelled as `extract` does by default; of shards, stored labels are shown.
+    """
+    from labelgen.pictures.figure import show
+
+    view = show(source, output, clip=clip, video=video, start=start, crop=crop)
+    click.echo(f"{output}: {view.video} from frame {view.start}", err=True)
+
+
+@main.command()
+@shards_argument
+@click.option("-o", "--output", type=_FILE, required=True, help="HTML file to write.")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Clips to draw, from the one with most motion on.",
+)
+@threads_option
+def report(shards: Path, output: Path, examples: int, workers: int | None) -> None:
+    """Write a page about SHARDS: settings, failures, the distribution of labels, examples.
+
+    It is one file, needs no network, and can be written while shards are still being made.
+    """
+    from labelgen.pictures.report import write_report
+
+    write_report(shards, output, examples=examples, workers=_cores(workers))
+    click.echo(f"{output}: a page about {shards}", err=True)
 
 
 if __name__ == "__main__":

@@ -637,6 +637,22 @@ def curve(run: Path, output: Path) -> None:
 
 
 @cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="An .html file."
+)
+def report(runs: tuple[Path, ...], output: Path) -> None:
+    """Write a page about runs, side by side: curves, labels beside chance, settings, speed.
+
+    It is one file and needs no network.
+    """
+    from train.report import write_report
+
+    write_report(runs, output)
+    print(f"{output}: {', '.join(map(str, runs))}", file=sys.stderr)
+
+
+@cli.command()
 @labels_option
 @pretrain_recipe_option
 @_PRETRAIN.of("--batch", "Samples per step.", type=int)

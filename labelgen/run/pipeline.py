@@ -17,6 +17,7 @@ from pathlib import Path
 from joblib import cpu_count
 
 from labelgen.errors import LabelgenError, StorageError
+from labelgen.flow.precomputed import check_flow_apart, check_flow_root
 from labelgen.progress import ProgressLine, count_text, duration, size_text
 from labelgen.run.engines import Limits, run_tasks
 from labelgen.run.tally import Tally
@@ -33,9 +34,11 @@ from labelgen.shards.generations import Generation, arrange
 from labelgen.shards.plan import ALL, Part, ShardPlan, plan_set, sets_of
 from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
+from labelgen.shards.times import RunTimes, add_times
 from labelgen.signals import held, raise_lost, stop_once
 from labelgen.video.decode import with_frames
-from labelgen.video.manifest import find_videos, read_manifest
+from labelgen.video.frames import check_apart, claimed_images, find_frame_folders, folder_of
+from labelgen.video.manifest import ManifestRow, find_videos, read_manifest
 
 _PATIENCE = 3.0
 _POLL_SECONDS = 0.5
@@ -140,6 +143,7 @@ def run(
     name: str | None,
     settings: ExtractSettings,
     limits: Limits,
+    flow_root: Path | None = None,
     add: bool = False,
     retry: bool = False,
     part: Part = ALL,
@@ -152,7 +156,8 @@ def run(
     manifest : Path or None
         The CSV file; None takes every video below `root`.
     root : Path
-        The folder that the videos' paths are relative to.
+        The folder that the videos' paths are relative to, be they files or, as the settings say,
+        folders of frames.
     out : Path
         The shard folder; made if absent. Sealed shards in it are kept.
     name : str or None
@@ -161,6 +166,8 @@ def run(
     settings : ExtractSettings
     limits : Limits
         Workers, and what is too much.
+    flow_root : Path, optional
+        The folder of flow that was computed before, if the settings ask for it.
     add : bool, optional
         Whether videos that the folder does not know yet become further shards.
     retry : bool, optional
@@ -183,7 +190,7 @@ def run(
     KeyboardInterrupt
         On Ctrl-C and SIGTERM, after workers have stopped; sealed shards stay.
     """
-    rows = find_videos(root) if manifest is None else read_manifest(manifest, root=root)
+    rows = _rows(manifest, root=root, flow_root=flow_root, settings=settings)
     source = root.resolve().name if manifest is None else manifest.stem
     with stop_once(), present(out) as presence:
         sets = sets_of(rows, name=name or source)
@@ -191,7 +198,8 @@ def run(
             if lock is None and (part == ALL or add or retry):
                 print(_NO_LOCKS.format(out), file=sys.stderr)
             # A plan must not change when a video's file does: only of what is new lengths are read.
-            counted = partial(with_frames, root=root, workers=limits.workers)
+            count = partial(claimed_images, root) if settings.source == "frames" else None
+            counted = partial(with_frames, root=root, workers=limits.workers, count=count)
             generations, dropped = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
             plans = _plans(generations, settings)
             alone = presence.is_alone()
@@ -212,9 +220,16 @@ def run(
             started = time.monotonic()
             # The root absolute, so that however it was spelt, messages lose the same beginning.
             _make_shards(
-                todo, reports, root=root.resolve(), out=out, scratch=scratch, settings=settings,
-                limits=limits, presence=presence.descriptor,
-            )  # fmt: skip
+                todo,
+                reports,
+                root=root.resolve(),
+                out=out,
+                flow_root=flow_root,
+                scratch=scratch,
+                settings=settings,
+                limits=limits,
+                presence=presence.descriptor,
+            )
         except StorageError as error:
             raise StorageError(_with_remedy(error, settings, todo, reports)) from None
         except OSError as error:  # no room for temporary files or kernels, no more processes
@@ -222,8 +237,10 @@ def run(
                 f"cannot go on: {error}; free what is short, then run again"
             ) from error
         finally:
+            seconds = time.monotonic() - started
             with locked(out, waits=True), held():
                 failures = close_run(out, alone=presence.is_alone(), sets=sets)
+                _record_times(out, reports, seconds=seconds, workers=limits.workers)
     left = sum(report.left for report in reports)
     kept = [report.kept for report in reports if report.kept]
     return RunSummary(
@@ -236,9 +253,25 @@ def run(
         videos=sum(report.videos for report in reports),
         clips=sum(report.clips for report in reports),
         failures=failures,
-        seconds=time.monotonic() - started,
-        stages=sum((report.seconds for report in reports), Counter()),
+        seconds=seconds,
+        stages=_stages(reports),
     )
+
+
+def _rows(
+    manifest: Path | None, *, root: Path, flow_root: Path | None, settings: ExtractSettings
+) -> list[ManifestRow]:
+    check_flow_root(flow_root, settings.flow, clip_stride=settings.clip_stride)
+    of_frames = settings.source == "frames"
+    if manifest is None:
+        rows = find_frame_folders(root) if of_frames else find_videos(root)
+    else:
+        rows = read_manifest(manifest, root=root)
+    if of_frames:
+        check_apart(rows, partial(folder_of, root))
+    if flow_root is not None:
+        check_flow_apart(flow_root, rows)
+    return rows
 
 
 @contextmanager
@@ -256,6 +289,18 @@ def _plans(generations: Sequence[Generation], settings: ExtractSettings) -> list
         for part in generations
         for plan in plan_set(part.rows, set_name=part.name, settings=settings)
     ]
+
+
+def _stages(reports: Sequence[ShardReport]) -> Counter[str]:
+    return sum((report.seconds for report in reports), Counter())
+
+
+def _record_times(
+    out: Path, reports: Sequence[ShardReport], *, seconds: float, workers: int
+) -> None:
+    clips = sum(report.clips for report in reports)
+    if clips:
+        add_times(out, RunTimes(clips, seconds, workers, _stages(reports)))
 
 
 def _plan_text(
@@ -310,6 +355,7 @@ def _make_shards(
     *,
     root: Path,
     out: Path,
+    flow_root: Path | None,
     scratch: Path | None,
     settings: ExtractSettings,
     limits: Limits,
@@ -324,7 +370,7 @@ def _make_shards(
         file = Path(folder, "tally")
         tally = Tally.create(file, len(plans))
         tasks = [
-            ShardTask(plan, root, out, settings, file, number, scratch=scratch)
+            ShardTask(plan, root, out, settings, file, number, flow_root, scratch=scratch)
             for number, plan in enumerate(plans)
         ]
         tasks = [dataclasses.replace(task, again=task.seal() is not None) for task in tasks]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from labelgen.errors import LabelgenError
 from labelgen.files import write_csv, write_json
 from labelgen.progress import count_text
 from labelgen.video.decode import with_frames
+from labelgen.video.frames import claimed_images, find_frame_folders, folder_names
 from labelgen.video.manifest import (
     ManifestRow,
     find_videos,
@@ -131,6 +133,7 @@ def find_dataset(
     root: Path,
     lists: Path | None = None,
     splits: Iterable[str] = (),
+    frames: bool = False,
 ) -> list[SplitFound]:
     """Return the videos of a dataset that are on disk, split by split.
 
@@ -144,6 +147,8 @@ def find_dataset(
         Folder of the official lists; by default the place the table names below `root`.
     splits : iterable of str, optional
         Names of splits; by default the first one of the table.
+    frames : bool, optional
+        Whether folders of frames lie there in place of videos.
 
     Returns
     -------
@@ -162,10 +167,10 @@ def find_dataset(
     for name in chosen:
         if name not in known:
             raise LabelgenError(f"{dataset} has no split {name!r}; it has {', '.join(known)}")
-    return [_find_split(known[name], root, lists) for name in dict.fromkeys(chosen)]
+    return [_find_split(known[name], root, lists, frames) for name in dict.fromkeys(chosen)]
 
 
-def _find_split(split: DatasetSplit, root: Path, lists: Path | None) -> SplitFound:
+def _find_split(split: DatasetSplit, root: Path, lists: Path | None, frames: bool) -> SplitFound:
     if not root.is_dir():
         # Any folder of videos has no source to get it from.
         what = f"the videos of {split.dataset} ({split.source})" if split.annotations else "videos"
@@ -175,6 +180,8 @@ def _find_split(split: DatasetSplit, root: Path, lists: Path | None) -> SplitFou
         )
     videos = root / split.folder if (root / split.folder).is_dir() else root
     listed = _LAYOUTS[split.layout](split, videos, _list_files(split, root, lists))
+    if frames:
+        listed = _as_folders(split, videos, listed)
     rows, missing, stubs = [], [], []
     for path, row in listed:
         if path is None:
@@ -310,6 +317,22 @@ def _paired(file: Path) -> list[int]:
         ) from None
 
 
+def _as_folders(split: DatasetSplit, videos: Path, listed: Listed) -> Listed:
+    """Folders of frames in place of videos: by class and name, or by the name if no two have it."""
+    rows = find_frame_folders(videos)
+    if not split.annotations:
+        yield from ((videos / row.path, row) for row in rows)
+        return
+    paths = [PurePosixPath(row.path) for row in rows]
+    often = Counter(path.name.lower() for path in paths)
+    on_disk = {path.name.lower(): path for path in paths if often[path.name.lower()] == 1}
+    on_disk |= {f"{path.parent.name}/{path.name}".lower(): path for path in paths}
+    for _, row in listed:
+        whole, name = (key.lower() for key in (folder_names(row.path) * 2)[:2])
+        path = on_disk.get(whole, on_disk.get(name))
+        yield None if path is None else videos / path, row
+
+
 _LAYOUTS: dict[str, Callable[[DatasetSplit, Path, list[Path]], Listed]] = {
     "folder": _folder,
     "ucf101": _ucf101,
@@ -346,6 +369,7 @@ def write_dataset_manifest(
     lists: Path | None = None,
     splits: Iterable[str] = (),
     strict: bool = False,
+    frames: bool = False,
 ) -> list[str]:
     """Write the manifest of a dataset and return one line per split, expected against found.
 
@@ -354,12 +378,13 @@ def write_dataset_manifest(
     Listed videos that are left out are named in another one, with the reason. Where `strict`, any
     that is left out, and any other number than expected, is an error, and no manifest is written.
     """
-    found = find_dataset(dataset, root=root, lists=lists, splits=splits)
+    found = find_dataset(dataset, root=root, lists=lists, splits=splits, frames=frames)
     lines = _write_left_out(found, output)
     wrong = [split.report() for split in found if not split.complete]
     if strict and wrong:
         raise LabelgenError("--strict: not all is there: " + ". ".join([*wrong, *lines]))
-    rows = _counted([row for split in found for row in split.rows], output, root=root)
+    count = (lambda path: claimed_images(root, path)) if frames else None
+    rows = _counted([row for split in found for row in split.rows], output, root=root, count=count)
     write_manifest(rows, output)
     reports = (split.report() for split in found)
     return [*reports, f"{output}: {count_text(len(rows), 'video')}", *lines]
@@ -378,14 +403,20 @@ def _write_left_out(found: list[SplitFound], output: Path) -> list[str]:
     return [f"{file}: all listed videos that are left out, and why"]
 
 
-def _counted(rows: list[ManifestRow], output: Path, *, root: Path) -> list[ManifestRow]:
+def _counted(
+    rows: list[ManifestRow],
+    output: Path,
+    *,
+    root: Path,
+    count: Callable[[str], int] | None,
+) -> list[ManifestRow]:
     """Return rows with frame counts, those of files that are known without reading headers."""
     file = output.with_suffix(".frames.json")
     known = _known_counts(file)
     # Before headers are read: a file that is replaced meanwhile is then looked at again next time.
     stamps = {row.path: _stamp(root / row.path) for row in rows}
     rows = [row._replace(frames=known.get(stamps[row.path], -1)) for row in rows]
-    rows = with_frames(rows, root=root, workers=cpu_count())
+    rows = with_frames(rows, root=root, workers=cpu_count(), count=count)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {stamps[row.path]: row.frames for row in rows if row.frames > 0})
     return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,13 +105,8 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames in order."""
-        height, width = self.size
         while (frame := self.read()) is not None:
-            # Bilinear, and before the change of channel order, which then has less to do.
-            small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
-            rgb = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
-            larger = frame_size_for_flow(self.flow_size, frame.shape[:2])
-            yield Frame(rgb, None if larger is None else _grey(frame, larger))
+            yield resized_frame(frame, self.size, self.flow_size)
 
     def read(self) -> np.ndarray | None:
         """Decode one frame: (H, W, 3) uint8, BGR, of the video's own size; None at the end.
@@ -230,6 +225,16 @@ class Video:
             self._packets.close()
 
 
+def resized_frame(frame: np.ndarray, size: tuple[int, int], flow_size: str) -> Frame:
+    """Return a frame as it decodes, (H, W, 3) uint8 BGR, at the sizes of clip and flow."""
+    height, width = size
+    # Bilinear, and before the change of channel order, which then has less to do.
+    small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+    rgb = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+    larger = frame_size_for_flow(flow_size, frame.shape[:2])
+    return Frame(rgb, None if larger is None else _grey(frame, larger))
+
+
 def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     resized = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -277,7 +282,28 @@ def claimed_frames(path: str | os.PathLike[str]) -> int:
         return 0
 
 
-def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> list[ManifestRow]:
+def counted_frames(path: str | os.PathLike[str], *, name: str) -> int:
+    """Return how many frames of a video decode, by decoding all of them.
+
+    Raises
+    ------
+    VideoError
+        With reason ``missing`` or ``unopenable``.
+    """
+    capture = _open(Path(path), name)
+    try:
+        return sum(1 for _ in iter(lambda: capture.read()[0], False))
+    finally:
+        capture.release()
+
+
+def with_frames(
+    rows: Sequence[ManifestRow],
+    *,
+    root: Path,
+    workers: int,
+    count: Callable[[str], int] | None = None,
+) -> list[ManifestRow]:
     """Return rows whose missing frame counts are read from the videos' headers, with progress.
 
     Parameters
@@ -288,11 +314,12 @@ def with_frames(rows: Sequence[ManifestRow], *, root: Path, workers: int) -> lis
         The data root.
     workers : int
         Threads to read headers with.
+    count : callable, optional
+        Takes the path of a row and returns its frames; by default `claimed_frames` below `root`.
     """
+    count = count or (lambda path: claimed_frames(root / path))
     # One in several splits is looked at once.
     unknown = list(dict.fromkeys(row.path for row in rows if row.frames < 0))
-    counts = each(
-        lambda path: claimed_frames(root / path), unknown, workers=workers, unit="headers"
-    )
+    counts = each(count, unknown, workers=workers, unit="headers")
     found = dict(zip(unknown, counts, strict=True))
     return [row if row.frames >= 0 else row._replace(frames=found[row.path]) for row in rows]
