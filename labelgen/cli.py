@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -25,6 +26,7 @@ from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_cro
 from labelgen.signals import stop_once
 
 _INTERRUPTED = 130
+_INCOMPLETE = 3
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -96,6 +98,92 @@ class _Commands(click.Group):
 
 class _Mistake(click.ClickException):
     exit_code = 2
+
+
+def _group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Declare several options, in this order."""
+
+    def declared(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return declared
+
+
+what_options = _group(
+    click.option(
+        "--manifest",
+        "manifest_file",
+        type=_FILE,
+        help="CSV of videos.  [default: every video below --root]",
+    ),
+    root_option,
+    frames_option,
+    click.option(
+        "--out",
+        type=_FOLDER,
+        default="shards",
+        show_default=True,
+        help="Folder for the shards; sealed shards in it are kept.",
+    ),
+    click.option("--name", help="Beginning of the shards' names.  [default: the manifest's name]"),
+    click.option(
+        "--flow",
+        default=DEFAULT_METHOD,
+        show_default=True,
+        metavar="METHOD[:PRESET][,NAME=VALUE...]",
+        help="tvl1, tvl1:fast, tvl1:accurate, brox, opencv-tvl1, farneback or dis, and any of its "
+        "parameters; see docs/flow.md. Or precomputed, with --flow-root.",
+    ),
+    click.option(
+        "--flow-root",
+        type=_FOLDER,
+        help="Folder of the images of precomputed flow; see docs/inputs.md.",
+    ),
+    click.option(
+        "--flow-bound",
+        type=float,
+        help="Pixels that the level 255 of precomputed flow stands for.  [default: 20]",
+    ),
+    click.option(
+        "--flow-size",
+        default="clip",
+        show_default=True,
+        help="Frames that flow is computed on: clip (128x171), short:S, WxH or source.",
+    ),
+    click.option(
+        "--crops",
+        help="Crops to label: all (1020), center, grid:S (every S pixels) or random:K.  "
+        "[default: all; center with --profile authors]",
+    ),
+    _setting("--seed", type=click.IntRange(min=0), help="Seed of random:K."),
+    _setting(
+        "--profile",
+        type=click.Choice(PROFILES),
+        help="The paper's conventions, or the released code's with its quirks.",
+    ),
+    _setting("--frames", help=f"How frames are stored: {FRAME_FORMATS}."),
+    _setting(
+        "--store-flow",
+        type=click.Choice(["none", "float16", "float32"]),
+        is_flag=False,
+        flag_value="float16",
+        help="Store flow too; float16 if no type follows.",
+    ),
+    click.option("--no-labels", is_flag=True, help="Frames and classes only: no flow, no labels."),
+    click.option("--no-boundaries", is_flag=True, help="Do not store motion boundaries."),
+    _setting(
+        "--clip-stride",
+        type=click.IntRange(min=1),
+        help="Frames from one clip's start to the next one's.",
+    ),
+    _setting(
+        "--clips-per-shard",
+        type=click.IntRange(min=1),
+        help="About how many clips a shard holds.",
+    ),
+)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -220,82 +308,12 @@ def check(
 
 
 @main.command()
-@click.option(
-    "--manifest",
-    "manifest_file",
-    type=_FILE,
-    help="CSV of videos.  [default: every video below --root]",
-)
-@root_option
-@frames_option
-@click.option(
-    "--out",
-    type=_FOLDER,
-    default="shards",
-    show_default=True,
-    help="Folder for the shards; sealed shards in it are kept.",
-)
-@click.option("--name", help="Beginning of the shards' names.  [default: the manifest's name]")
+@what_options
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     help="Processes; 0 works in this one. Where there are fewer shards, the others help inside "
     "them.  [default: one per core]",
-)
-@click.option(
-    "--flow",
-    default=DEFAULT_METHOD,
-    show_default=True,
-    metavar="METHOD[:PRESET][,NAME=VALUE...]",
-    help="tvl1, tvl1:fast, tvl1:accurate, brox, opencv-tvl1, farneback or dis, and any of its "
-    "parameters; see docs/flow.md. Or precomputed, with --flow-root.",
-)
-@click.option(
-    "--flow-root",
-    type=_FOLDER,
-    help="Folder of the images of precomputed flow; see docs/inputs.md.",
-)
-@click.option(
-    "--flow-bound",
-    type=float,
-    help="Pixels that the level 255 of precomputed flow stands for.  [default: 20]",
-)
-@click.option(
-    "--flow-size",
-    default="clip",
-    show_default=True,
-    help="Frames that flow is computed on: clip (128x171), short:S, WxH or source.",
-)
-@click.option(
-    "--crops",
-    help="Crops to label: all (1020), center, grid:S (every S pixels) or random:K.  "
-    "[default: all; center with --profile authors]",
-)
-@_setting("--seed", type=click.IntRange(min=0), help="Seed of random:K.")
-@_setting(
-    "--profile",
-    type=click.Choice(PROFILES),
-    help="The paper's conventions, or the released code's with its quirks.",
-)
-@_setting("--frames", help=f"How frames are stored: {FRAME_FORMATS}.")
-@_setting(
-    "--store-flow",
-    type=click.Choice(["none", "float16", "float32"]),
-    is_flag=False,
-    flag_value="float16",
-    help="Store flow too; float16 if no type follows.",
-)
-@click.option("--no-labels", is_flag=True, help="Frames and classes only: no flow, no labels.")
-@click.option("--no-boundaries", is_flag=True, help="Do not store motion boundaries.")
-@_setting(
-    "--clip-stride",
-    type=click.IntRange(min=1),
-    help="Frames from one clip's start to the next one's.",
-)
-@_setting(
-    "--clips-per-shard",
-    type=click.IntRange(min=1),
-    help="About how many clips a shard holds.",
 )
 @click.option(
     "--add",
@@ -332,10 +350,6 @@ def check(
 )
 def extract(
     *,
-    manifest_file: Path | None,
-    root: Path,
-    out: Path,
-    name: str | None,
     workers: int | None,
     add: bool,
     retry: bool,
@@ -344,16 +358,7 @@ def extract(
     part: str | None,
     one_based: bool,
     scratch: Path | None,
-    frames_from: Path | None,
-    flow: str,
-    flow_root: Path | None,
-    flow_bound: float | None,
-    flow_size: str,
-    crops: str | None,
-    profile: str,
-    no_labels: bool,
-    no_boundaries: bool,
-    **settings: Any,
+    **what: Any,
 ) -> None:
     """Cut videos into 16-frame clips, label them, and write sealed HDF5 shards.
 
@@ -362,7 +367,6 @@ def extract(
     Videos that give no clip are listed in failures.csv. Exit codes: 0 done, 1 not one clip of what
     was to be made, 2 a mistake, 130 interrupted.
     """
-    from labelgen.flow.methods import parse_flow
     from labelgen.run.engines import Limits
     from labelgen.run.pipeline import run
     from labelgen.shards.plan import ALL, parse_part
@@ -370,25 +374,12 @@ def extract(
     if one_based and part is None:
         raise LabelgenError("--one-based says how --part counts; give --part I/N")
     summary = run(
-        manifest_file,
-        root=frames_from or root,
-        out=out,
-        name=name,
-        settings=ExtractSettings(
-            source="frames" if frames_from else "videos",
-            flow=parse_flow(flow, size=flow_size, bound=flow_bound),
-            crops=crops or default_crops(profile),
-            profile=profile,
-            labels=not no_labels,
-            boundaries=not no_boundaries,
-            **settings,
-        ),
+        **_what(**what),
         limits=Limits(
             workers=_cores(workers),
             video_timeout=video_timeout,
             max_failures=max_failures,
         ),
-        flow_root=flow_root,
         add=add,
         retry=retry,
         part=ALL if part is None else parse_part(part, one_based=one_based),
@@ -398,6 +389,76 @@ def extract(
         click.echo(line, err=True)
     if summary.in_vain:
         sys.exit(1)
+
+
+def _what(
+    *,
+    manifest_file: Path | None,
+    root: Path,
+    frames_from: Path | None,
+    out: Path,
+    name: str | None,
+    flow: str,
+    flow_root: Path | None,
+    flow_bound: float | None,
+    flow_size: str,
+    crops: str | None,
+    profile: str,
+    no_labels: bool,
+    no_boundaries: bool,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Return what `what_options` say to extract, from where and to where."""
+    from labelgen.flow.methods import parse_flow
+
+    return {
+        "manifest": manifest_file,
+        "root": frames_from or root,
+        "out": out,
+        "name": name,
+        "flow_root": flow_root,
+        "settings": ExtractSettings(
+            source="frames" if frames_from else "videos",
+            flow=parse_flow(flow, size=flow_size, bound=flow_bound),
+            crops=crops or default_crops(profile),
+            profile=profile,
+            labels=not no_labels,
+            boundaries=not no_boundaries,
+            **settings,
+        ),
+    }
+
+
+@main.command()
+@what_options
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one per core]")
+@click.option("--add", is_flag=True, help="Count further shards of videos that are new, too.")
+def plan(*, workers: int | None, add: bool, **what: Any) -> None:
+    """Print what `extract` with the same options would make, as JSON, and make nothing.
+
+    Numbers of shards, videos, clips and about how many bytes, of all and of each set; and how many
+    shards are sealed already. Lengths of videos are looked up where the manifest has none.
+    """
+    from labelgen.run.pipeline import plan as plan_run
+
+    click.echo(json.dumps(plan_run(**_what(**what), workers=_cores(workers), add=add), indent=2))
+
+
+@main.command()
+@shards_argument
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def status(shards: Path, as_json: bool) -> None:
+    """Print how far SHARDS has come: what is sealed, being made, missing, and what failed.
+
+    Exit codes: 0 complete, 2 a mistake, 3 incomplete.
+    """
+    from labelgen.shards.status import read_status
+
+    found = read_status(shards)
+    for line in [json.dumps(found.as_dict(), indent=2)] if as_json else found.lines():
+        click.echo(line)
+    if not found.is_complete:
+        sys.exit(_INCOMPLETE)
 
 
 @main.command()

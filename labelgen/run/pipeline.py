@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from joblib import cpu_count
 
@@ -27,10 +28,11 @@ from labelgen.shards.folder import (
     FAILURES_FILE,
     close_run,
     open_run,
+    planned_seal,
     recorded,
     remove_dead_partials,
 )
-from labelgen.shards.generations import Generation, arrange
+from labelgen.shards.generations import Generation, arrange, set_of_generation
 from labelgen.shards.plan import ALL, Part, ShardPlan, plan_set, sets_of
 from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
@@ -42,6 +44,7 @@ from labelgen.video.manifest import ManifestRow, find_videos, read_manifest
 
 _PATIENCE = 3.0
 _POLL_SECONDS = 0.5
+_COUNTED = ("shards", "sealed", "videos", "clips", "bytes")
 _NO_LOCKS = (
     "{} is on a file system without locks: do not let two runs work in it at once, unless each has "
     "its own --part; with --add or --retry-failures they would undo each other's work"
@@ -135,6 +138,44 @@ class RunSummary:
             yield f"next: labelgen inspect {out}{train}"
 
 
+def plan(
+    manifest: Path | None,
+    *,
+    root: Path,
+    out: Path,
+    name: str | None,
+    settings: ExtractSettings,
+    workers: int,
+    flow_root: Path | None = None,
+    add: bool = False,
+) -> dict[str, Any]:
+    """Return what `run` would make, and make nothing; parameters and errors are those of `run`.
+
+    Returns
+    -------
+    dict
+        Numbers of ``shards``, of those ``sealed``, of ``videos``, about how many ``clips`` and
+        ``bytes``; and the same of each set, in ``sets``. The last two are 0 where nobody knows.
+    """
+    rows = _rows(manifest, root=root, flow_root=flow_root, settings=settings)
+    sets = sets_of(rows, name=name or _source(manifest, root))
+    counted = _counted(root, settings, workers)
+    generations, _ = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
+    found: dict[str, Counter[str]] = {}
+    for part in generations:
+        of_set = found.setdefault(set_of_generation(part.name), Counter(dict.fromkeys(_COUNTED, 0)))
+        for shard in plan_set(part.rows, set_name=part.name, settings=settings):
+            of_set["shards"] += 1
+            of_set["sealed"] += planned_seal(out, shard, settings.digest()) is not None
+            of_set["videos"] += len(shard.rows)
+            of_set["clips"] += shard.clips
+            of_set["bytes"] += round(shard.clips * settings.bytes_per_clip())
+    whole: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
+    for of_set in found.values():
+        whole.update(of_set)
+    return {**whole, "sets": found}
+
+
 def run(
     manifest: Path | None,
     *,
@@ -191,15 +232,12 @@ def run(
         On Ctrl-C and SIGTERM, after workers have stopped; sealed shards stay.
     """
     rows = _rows(manifest, root=root, flow_root=flow_root, settings=settings)
-    source = root.resolve().name if manifest is None else manifest.stem
     with stop_once(), present(out) as presence:
-        sets = sets_of(rows, name=name or source)
+        sets = sets_of(rows, name=name or _source(manifest, root))
         with locked(out, waits=True) as lock:
             if lock is None and (part == ALL or add or retry):
                 print(_NO_LOCKS.format(out), file=sys.stderr)
-            # A plan must not change when a video's file does: only of what is new lengths are read.
-            count = partial(claimed_images, root) if settings.source == "frames" else None
-            counted = partial(with_frames, root=root, workers=limits.workers, count=count)
+            counted = _counted(root, settings, limits.workers)
             generations, dropped = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
             plans = _plans(generations, settings)
             alone = presence.is_alone()
@@ -272,6 +310,16 @@ def _rows(
     if flow_root is not None:
         check_flow_apart(flow_root, rows)
     return rows
+
+
+def _source(manifest: Path | None, root: Path) -> str:
+    return root.resolve().name if manifest is None else manifest.stem
+
+
+def _counted(root: Path, settings: ExtractSettings, workers: int) -> Callable[..., Any]:
+    # A plan must not change when a video's file does: only of what is new lengths are read.
+    count = partial(claimed_images, root) if settings.source == "frames" else None
+    return partial(with_frames, root=root, workers=workers, count=count)
 
 
 @contextmanager

@@ -30,9 +30,10 @@ from labelgen.labels.crops import crop_positions
 from labelgen.progress import Stopwatch, count_text
 from labelgen.run.tally import Tally
 from labelgen.shards.claims import claimed
+from labelgen.shards.folder import planned_seal
 from labelgen.shards.plan import ShardPlan
 from labelgen.shards.reader import clips_by_video
-from labelgen.shards.seal import Failure, fitting_seal
+from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.writer import Clip, ShardWriter
 from labelgen.video.clips import cut_clips
@@ -87,11 +88,7 @@ class ShardTask:
 
     def seal(self) -> dict[str, Any] | None:
         """Return the seal of the shard of these rows and settings that is there, if there is."""
-        return fitting_seal(
-            self.file,
-            config_hash=self.settings.digest(),
-            manifest_sha256=rows_digest(self.plan.rows),
-        )
+        return planned_seal(self.out, self.plan, self.settings.digest())
 
 
 @dataclass(frozen=True)

@@ -188,10 +188,15 @@ def _check_strays(
             )
 
 
-def _is_done(folder: Path, plan: ShardPlan, config_hash: str, *, retry: bool) -> bool:
-    seal = fitting_seal(
+def planned_seal(folder: Path, plan: ShardPlan, config_hash: str) -> dict[str, Any] | None:
+    """Return the seal of a planned shard, None if none of its rows and settings is there."""
+    return fitting_seal(
         folder / plan.file, config_hash=config_hash, manifest_sha256=rows_digest(plan.rows)
     )
+
+
+def _is_done(folder: Path, plan: ShardPlan, config_hash: str, *, retry: bool) -> bool:
+    seal = planned_seal(folder, plan, config_hash)
     again = retry and seal and any(failure.may_pass for failure in failures_of(seal))
     return seal is not None and not again
 
