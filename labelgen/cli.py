@@ -5,11 +5,12 @@ Whatever needs OpenCV, Numba or HDF5 is imported inside the command, so that ``-
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import click
 
 import labelgen
 from labelgen.errors import LabelgenError
-from labelgen.flow.methods import DEFAULT_METHOD
+from labelgen.flow.methods import DEFAULT_BOUND, DEFAULT_METHOD, FLOW_LAYOUTS
 from labelgen.labels.profiles import PROFILES
 from labelgen.progress import count_text
 from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
@@ -29,6 +30,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 root_option = click.option(
     "--root", type=_FOLDER, default=".", show_default=True, help="Folder that holds the videos."
+)
+frames_option = click.option(
+    "--frames-from",
+    type=_FOLDER,
+    help="Folder of folders of numbered images, one per video, in place of --root; see "
+    "docs/inputs.md.",
 )
 shards_argument = click.argument("shards", type=_FOLDER)
 threads_option = click.option(
@@ -98,6 +105,7 @@ def main() -> None:
 
     \b
     labelgen manifest folder --root videos -o videos.csv
+    labelgen check --manifest videos.csv --root videos
     labelgen extract --manifest videos.csv --root videos --out shards --workers 8
     labelgen verify shards
     """  # noqa: D301  # click's mark for lines to keep
@@ -106,6 +114,7 @@ def main() -> None:
 @main.command()
 @click.argument("dataset")
 @root_option
+@frames_option
 @click.option(
     "--splits",
     "lists",
@@ -118,22 +127,43 @@ def main() -> None:
     multiple=True,
     help="Split to list; may be given several times.  [default: the dataset's first]",
 )
+@click.option(
+    "--strict", is_flag=True, help="Fail, and write nothing, where not all is found as expected."
+)
 @click.option("-o", "--output", type=_FILE, required=True, help="CSV file to write.")
 def manifest(
-    dataset: str, root: Path, lists: Path | None, splits: tuple[str, ...], output: Path
+    dataset: str,
+    root: Path,
+    frames_from: Path | None,
+    lists: Path | None,
+    splits: tuple[str, ...],
+    strict: bool,
+    output: Path,
 ) -> None:
     """Write the per-video CSV of a DATASET that lies under --root.
 
-    DATASET is a name in data_manifest.csv (demo, ucf101, hmdb51, kinetics400), or "folder" for any
-    folder of videos, in which a video's class is its parent folder. Prints expected against found.
+    DATASET is a name in data_manifest.csv (demo, ucf101, hmdb51, kinetics400, aslan, yupenn), or
+    "folder" for any folder of videos, in which a video's class is its parent folder. Prints
+    expected against found.
     """
     from labelgen.video.datasets import write_dataset_manifest
 
-    for line in write_dataset_manifest(dataset, output, root=root, lists=lists, splits=splits):
+    place = frames_from or root
+    found = write_dataset_manifest(
+        dataset,
+        output,
+        root=place,
+        lists=lists,
+        splits=splits,
+        strict=strict,
+        frames=frames_from is not None,
+    )
+    for line in found:
         click.echo(line, err=True)
     # Make goes on by itself.
     if "MAKELEVEL" not in os.environ:
-        words = ("labelgen", "extract", "--manifest", output, "--root", root, "--out", "shards")
+        where = ("--frames-from" if frames_from else "--root", place)
+        words = ("labelgen", "extract", "--manifest", output, *where, "--out", "shards")
         click.echo(f"next: {shlex.join(map(str, words))}", err=True)
 
 
@@ -145,6 +175,59 @@ def manifest(
     help="CSV of videos.  [default: every video below --root]",
 )
 @root_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes; 0 works in this one, where a decoder that crashes ends the check.  "
+    "[default: one per core]",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give a video up that yields no frame for so long.",
+)
+@click.option(
+    "--write-manifest", "good", type=_FILE, help="CSV file to write: the rows that are not bad."
+)
+def check(
+    manifest_file: Path | None, root: Path, workers: int | None, patience: float, good: Path | None
+) -> None:
+    """Decode every video, compute nothing, and list what is wrong.
+
+    Prints one CSV line per video: its verdict, the reason, frames claimed and found, and so on. A
+    video is "bad" where extract would list it in failures.csv, for the same reason, and has a
+    "note" where it can be used but something is worth knowing. Exit codes: 0 none is bad, 1 some
+    are, 2 a mistake, 130 interrupted.
+    """
+    from labelgen.video.check import check as check_all
+
+    lines = csv.writer(sys.stdout, lineterminator="\n")
+
+    def tell(cells: Sequence[str | int]) -> None:
+        lines.writerow(cells)
+        sys.stdout.flush()
+
+    summary = check_all(
+        manifest_file, root=root, workers=_cores(workers), patience=patience, tell=tell, good=good
+    )
+    for line in summary.lines():
+        click.echo(line, err=True)
+    if summary.bad:
+        sys.exit(1)
+
+
+@main.command()
+@click.option(
+    "--manifest",
+    "manifest_file",
+    type=_FILE,
+    help="CSV of videos.  [default: every video below --root]",
+)
+@root_option
+@frames_option
 @click.option(
     "--out",
     type=_FOLDER,
@@ -165,7 +248,17 @@ def manifest(
     show_default=True,
     metavar="METHOD[:PRESET][,NAME=VALUE...]",
     help="tvl1, tvl1:fast, tvl1:accurate, brox, opencv-tvl1, farneback or dis, and any of its "
-    "parameters; see docs/flow.md.",
+    "parameters; see docs/flow.md. Or precomputed, with --flow-root.",
+)
+@click.option(
+    "--flow-root",
+    type=_FOLDER,
+    help="Folder of the images of precomputed flow; see docs/inputs.md.",
+)
+@click.option(
+    "--flow-bound",
+    type=float,
+    help="Pixels that the level 255 of precomputed flow stands for.  [default: 20]",
 )
 @click.option(
     "--flow-size",
@@ -237,7 +330,10 @@ def extract(
     retry: bool,
     max_failures: int | None,
     video_timeout: float | None,
+    frames_from: Path | None,
     flow: str,
+    flow_root: Path | None,
+    flow_bound: float | None,
     flow_size: str,
     crops: str | None,
     profile: str,
@@ -257,11 +353,12 @@ def extract(
 
     summary = run(
         manifest_file,
-        root=root,
+        root=frames_from or root,
         out=out,
         name=name,
         settings=ExtractSettings(
-            flow=parse_flow(flow, size=flow_size),
+            source="frames" if frames_from else "videos",
+            flow=parse_flow(flow, size=flow_size, bound=flow_bound),
             crops=crops or default_crops(profile),
             profile=profile,
             labels=not no_labels,
@@ -273,6 +370,7 @@ def extract(
             video_timeout=video_timeout,
             max_failures=max_failures,
         ),
+        flow_root=flow_root,
         add=add,
         retry=retry,
     )
@@ -305,6 +403,63 @@ def verify(shards: Path, workers: int | None) -> None:
         click.echo(problem)
     click.echo(f"{count_text(checked, 'shard')} checked, {count_text(len(problems), 'problem')}")
     if problems:
+        sys.exit(1)
+
+
+@main.command()
+@shards_argument
+@click.option("-o", "--output", type=_FOLDER, required=True, help="Folder for the images.")
+@click.option(
+    "--layout",
+    type=click.Choice(FLOW_LAYOUTS),
+    default=FLOW_LAYOUTS[0],
+    show_default=True,
+    help="VIDEO/flow_x_00001.jpg, or u/VIDEO/frame000001.jpg.",
+)
+@click.option(
+    "--bound",
+    type=float,
+    default=DEFAULT_BOUND,
+    show_default=True,
+    help="Pixels that the level 255 stands for; larger displacements are cut.",
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    default=95,
+    show_default=True,
+    help="Of JPEG.",
+)
+@click.option("--png", is_flag=True, help="PNG, which loses nothing more, in place of JPEG.")
+@threads_option
+def export_flow(
+    shards: Path,
+    output: Path,
+    *,
+    layout: str,
+    bound: float,
+    quality: int,
+    png: bool,
+    workers: int | None,
+) -> None:
+    """Write the flow in SHARDS as images of 8 bits, in the layout of denseflow and its relatives.
+
+    The shards must have been made with --store-flow. Nothing is written over; the same command
+    goes on after an interruption. Exit code 1 if a video was left out.
+    """
+    from labelgen.shards.flow_folders import export_flow
+
+    exported = export_flow(
+        shards,
+        output,
+        layout=layout,
+        bound=bound,
+        quality=None if png else quality,
+        workers=_cores(workers),
+    )
+    for line in exported.lines(output, bound):
+        click.echo(line, err=True)
+    if exported.problems:
         sys.exit(1)
 
 

@@ -1,24 +1,14 @@
-"""Who does which shard when: in this process, or in worker processes that may die and be replaced.
-
-Workers are processes of their own rather than those of a pool, since a pool cannot say which
-worker died on which video, and takes all of them down with one.
-"""
+"""Who does which shard when: in this process, or in workers that may die and be replaced."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 
 from labelgen.errors import LabelgenError
-from labelgen.run.serve import SERVE
+from labelgen.processes import WorkerProcess, how_it_ended
 from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, make_shard
 from labelgen.shards.folder import remove_partials_of
@@ -87,41 +77,18 @@ def run_tasks(
         yield from crew.run(tasks)
 
 
-class _Worker:
+class _Worker(WorkerProcess):
     """One process, the connection to it, and the task it is on."""
 
     def __init__(self, lock: int | None) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            kept = [theirs.fileno(), *([] if lock is None else [lock])]
-            code = SERVE.format(path=sys.path, channel=theirs.fileno(), parent=os.getpid())
-            # Its output goes where messages go: what the run prints is nobody else's.
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                pass_fds=kept,
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-            )
-        self.connection = Connection(ours.detach())
+        super().__init__("labelgen.run.serve", kept=[] if lock is None else [lock])
         self.task: ShardTask | None = None
         self.timed_out = False
 
     def give(self, task: ShardTask) -> None:
         """Let it begin a task."""
         self.task, self.timed_out = task, False
-        # One that has died meanwhile is found out when it is listened to.
-        with suppress(OSError):
-            self.connection.send(task)
-
-    def stop(self, *, patience: float = 0.0) -> int:
-        """End it, if it does not end by itself in so many seconds, and return its exit code."""
-        try:
-            code = self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        self.connection.close()
-        return code
+        self.send(task)
 
 
 class _Crew:
@@ -213,7 +180,7 @@ class _Crew:
         if task is None:
             return
         remove_partials_of(task.out, process)
-        on, how = self._tally.video(task.number), _how_it_ended(code)
+        on, how = self._tally.video(task.number), how_it_ended(code)
         number = -1 if on is None else on[0]
         # In several threads it was on several videos: none of them is to blame yet.
         alone = task.one_thread or on is None or self._tally.threads(task.number) == 1
@@ -244,12 +211,3 @@ class _Crew:
         self._say(f"{path}: {what} once more; it is left out")
         fault = reason, f"{path}: {what}, {_TRIES} times"
         return dataclasses.replace(task, skip={**task.skip, number: fault})
-
-
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"died of {signal.Signals(-code).name}"
-    except ValueError:
-        return f"died of signal {-code}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from joblib import cpu_count
 
 from labelgen.errors import LabelgenError, StorageError
+from labelgen.flow.precomputed import check_flow_apart, check_flow_root
 from labelgen.progress import ProgressLine, count_text, duration, size_text
 from labelgen.run.engines import Limits, run_tasks
 from labelgen.run.tally import Tally
@@ -29,6 +30,7 @@ from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.times import RunTimes, add_times
 from labelgen.signals import held, raise_lost, stop_once
 from labelgen.video.decode import with_frames
+from labelgen.video.frames import check_apart, claimed_images, find_frame_folders, folder_of
 from labelgen.video.manifest import find_videos, read_manifest
 
 _PATIENCE = 3.0
@@ -124,6 +126,7 @@ def run(
     name: str | None,
     settings: ExtractSettings,
     limits: Limits,
+    flow_root: Path | None = None,
     add: bool = False,
     retry: bool = False,
 ) -> RunSummary:
@@ -134,7 +137,8 @@ def run(
     manifest : Path or None
         The CSV file; None takes every video below `root`.
     root : Path
-        The folder that the videos' paths are relative to.
+        The folder that the videos' paths are relative to, be they files or, as the settings say,
+        folders of frames.
     out : Path
         The shard folder; made if absent. Sealed shards in it are kept.
     name : str or None
@@ -143,6 +147,8 @@ def run(
     settings : ExtractSettings
     limits : Limits
         Workers, and what is too much.
+    flow_root : Path, optional
+        The folder of flow that was computed before, if the settings ask for it.
     add : bool, optional
         Whether videos that the folder does not know yet become further shards.
     retry : bool, optional
@@ -161,12 +167,22 @@ def run(
     KeyboardInterrupt
         On Ctrl-C and SIGTERM, after workers have stopped; sealed shards stay.
     """
-    rows = find_videos(root) if manifest is None else read_manifest(manifest, root=root)
+    check_flow_root(flow_root, settings.flow, clip_stride=settings.clip_stride)
+    of_frames = settings.source == "frames"
+    if manifest is None:
+        rows = find_frame_folders(root) if of_frames else find_videos(root)
+    else:
+        rows = read_manifest(manifest, root=root)
+    if of_frames:
+        check_apart(rows, partial(folder_of, root))
+    if flow_root is not None:
+        check_flow_apart(flow_root, rows)
     source = root.resolve().name if manifest is None else manifest.stem
     with stop_once(), locked(out) as lock:
         sets = sets_of(rows, name=name or source)
         # A plan must not change when a video's file does: only of what is new lengths are read.
-        counted = partial(with_frames, root=root, workers=limits.workers)
+        count = partial(claimed_images, root) if of_frames else None
+        counted = partial(with_frames, root=root, workers=limits.workers, count=count)
         generations, dropped = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
         plans = [
             plan
@@ -193,7 +209,15 @@ def run(
                 print(_plan_text(plans, todo, out=out, settings=settings), file=sys.stderr)
             _warm(todo, settings=settings, limits=limits)
             started = time.monotonic()
-            _make_shards(todo, reports, **where, settings=settings, limits=limits, lock=lock)
+            _make_shards(
+                todo,
+                reports,
+                **where,
+                flow_root=flow_root,
+                settings=settings,
+                limits=limits,
+                lock=lock,
+            )
         except StorageError as error:
             raise StorageError(_with_remedy(error, settings, todo, reports)) from None
         except OSError as error:  # no room for temporary files or kernels, no more processes
@@ -284,6 +308,7 @@ def _make_shards(
     *,
     root: Path,
     out: Path,
+    flow_root: Path | None,
     settings: ExtractSettings,
     limits: Limits,
     lock: int | None,
@@ -297,7 +322,8 @@ def _make_shards(
         file = Path(scratch, "tally")
         tally = Tally.create(file, len(plans))
         tasks = [
-            ShardTask(plan, root, out, settings, file, number) for number, plan in enumerate(plans)
+            ShardTask(plan, root, out, settings, file, number, flow_root)
+            for number, plan in enumerate(plans)
         ]
         expected = sum(plan.clips for plan in plans)
         with ProgressLine(tally.clips, expected=expected) as progress:

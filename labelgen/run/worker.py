@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 
 from labelgen.errors import Interrupted, VideoError
-from labelgen.flow.compute import flow_of_frames
+from labelgen.flow.compute import flow_of_frames, resized_flow
+from labelgen.flow.methods import PRECOMPUTED
+from labelgen.flow.precomputed import FlowImages
 from labelgen.geometry import CLIP_LENGTH, FRAME_SIZE, frame_size_for_flow
 from labelgen.labels.boundaries import (
     boundary_sums,
@@ -32,7 +34,8 @@ from labelgen.shards.seal import Failure, fitting_seal
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.writer import Clip, ShardWriter
 from labelgen.video.clips import cut_clips
-from labelgen.video.decode import Frame, Video
+from labelgen.video.decode import Frame, Video, counted_frames
+from labelgen.video.frames import FrameFolder
 from labelgen.video.manifest import ManifestRow, rows_digest
 
 
@@ -53,6 +56,8 @@ class ShardTask:
         The task's row in it.
     skip : mapping of int to (str, str)
         Videos of the plan, by number, that are not to be tried again, with reason and message.
+    flow_root : Path or None
+        Where flow that was computed before lies; None where it is computed.
     one_thread : bool
         Whether to use one thread whatever is allowed, so that the worker is on one video at a time.
     """
@@ -63,6 +68,7 @@ class ShardTask:
     settings: ExtractSettings
     tally: Path
     number: int
+    flow_root: Path | None = None
     skip: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     one_thread: bool = False
 
@@ -281,19 +287,20 @@ def _decoded_video(
     task: ShardTask, row: ManifestRow, watch: Stopwatch
 ) -> Iterator[_ClipJob | _End]:
     settings = task.settings
-    video: Video | None = None
+    video: Video | FrameFolder | None = None
     fault: Fault | None = None
     earlier: Future[np.ndarray] | None = None
     try:
-        video = Video(task.root / row.path, name=row.path, flow_size=settings.flow.size)
+        video = _opened(task, row)
         with video:
+            flow_images = _flow_images(task, row, video)
             clips = cut_clips(video, clip_length=CLIP_LENGTH, stride=settings.clip_stride)
             while True:
                 with watch.stage("decode"):
                     found = next(clips, None)
                 if found is None:
                     break
-                job = _ClipJob(row.path, *found, settings, earlier)
+                job = _ClipJob(row.path, *found, settings, earlier, flow_images)
                 earlier = job.flow if settings.clip_stride < CLIP_LENGTH - 1 else None
                 yield job
             video.check_length(CLIP_LENGTH)
@@ -305,6 +312,36 @@ def _decoded_video(
         _reraise_if_memory(error)
         fault = "error", f"{row.path}: {_one_line(error, task.root)}"
     yield _End(row, 0 if video is None else video.decoded, fault)
+
+
+def _opened(task: ShardTask, row: ManifestRow) -> Video | FrameFolder:
+    size = task.settings.flow.size
+    if task.settings.source == "frames":
+        return FrameFolder(task.root, row.path, flow_size=size)
+    return Video(task.root / row.path, name=row.path, flow_size=size)
+
+
+def _flow_images(
+    task: ShardTask, row: ManifestRow, video: Video | FrameFolder
+) -> FlowImages | None:
+    """Return the flow of a video that was computed before, once there is as much as it has frames.
+
+    Headers err, so the frames of a video file are decoded once more to count them: flow of another
+    version of a video must not label a single clip of it.
+    """
+    if task.flow_root is None or not task.settings.needs_flow:
+        return None
+    images = FlowImages(
+        task.flow_root,
+        row.path,
+        bound=task.settings.flow.parameters["bound"],
+        as_released=task.settings.profile == "authors",
+    )
+    if isinstance(video, FrameFolder):
+        images.check_count(video.claimed)
+    else:
+        images.check_count(counted_frames(task.root / row.path, name=row.path))
+    return images
 
 
 class _ClipJob:
@@ -320,6 +357,8 @@ class _ClipJob:
     settings : ExtractSettings
     earlier : Future of (T-1, 2, 128, 171) float32, or None
         Flow of the clip before, if there is one and they share frame pairs.
+    flow_images : FlowImages or None
+        Of the video; None where flow is computed.
 
     Attributes
     ----------
@@ -334,9 +373,10 @@ class _ClipJob:
         frames: list[Frame],
         settings: ExtractSettings,
         earlier: Future[np.ndarray] | None,
+        flow_images: FlowImages | None,
     ) -> None:
         self._path, self._start, self._frames = path, start, frames
-        self._settings, self._earlier = settings, earlier
+        self._settings, self._earlier, self._flow_images = settings, earlier, flow_images
         self.flow: Future[np.ndarray] = Future()
 
     def measured(self) -> _Measured:
@@ -350,6 +390,9 @@ class _ClipJob:
             with watch.stage("labels"):
                 rgb = np.stack([frame.rgb for frame in self._frames])
                 clip = measure(self._start, rgb, flow, self._settings)
+        except VideoError as error:
+            where = f"{error}; the clip at frame {self._start} is left out"
+            return _Measured(None, (error.reason, where), watch.seconds)
         except Exception as error:  # whatever it is, it is this clip's, and the others go on
             _reraise_if_memory(error)
             where = f"{self._path}, clip at frame {self._start}"
@@ -364,16 +407,22 @@ class _ClipJob:
             before = self._flow_before()
             with watch.stage("flow"):
                 if before is None:
-                    flow = flow_of_frames(self._frames, settings.flow)
+                    flow = self._flow_from(0)
                 else:
                     # The last pairs are new; each stands between two frames.
-                    new = flow_of_frames(self._frames[-settings.clip_stride - 1 :], settings.flow)
+                    new = self._flow_from(CLIP_LENGTH - 1 - settings.clip_stride)
                     flow = np.concatenate([before[len(new) :], new])
         except BaseException as error:
             self.flow.set_exception(error)
             raise
         self.flow.set_result(flow)
         return flow
+
+    def _flow_from(self, first: int) -> np.ndarray:
+        """Return the flow of the pairs from one of the clip's frames on."""
+        if self._flow_images is not None:
+            return self._flow_images.read(self._start + first, CLIP_LENGTH - 1 - first)
+        return flow_of_frames(self._frames[first:], self._settings.flow)
 
     def _flow_before(self) -> np.ndarray | None:
         # Given up here: the chain of clips must not keep all of them in memory.
@@ -435,7 +484,7 @@ def warm_kernels(settings: ExtractSettings) -> float | None:
     -------
     float or None
         Seconds that a clip takes then, without decoding and writing, where it is not the first of
-        its video; None where that depends on the videos' size.
+        its video; None where that depends on the videos' size, or flow is read.
     """
     size = settings.flow.size
     texture = np.random.default_rng(0).integers(0, 256, (32, 43, 3), np.uint8)
@@ -443,6 +492,11 @@ def warm_kernels(settings: ExtractSettings) -> float | None:
     rgb = _drifting(texture, FRAME_SIZE)
     grey = _drifting(texture[..., 0], larger) if larger else [None] * CLIP_LENGTH
     frames = list(map(Frame, rgb, grey))
+    if settings.flow.method == PRECOMPUTED:
+        # How long images take is the disk's business; what they are resized with is compiled.
+        texture_flow = np.resize(texture, (CLIP_LENGTH - 1, 2, 32, 43)).astype(np.float32)
+        measure(0, np.stack(rgb), resized_flow(texture_flow, FRAME_SIZE), settings)
+        return None
     # The first turn compiles, and gives what later clips share with the one before.
     flow = flow_of_frames(frames, settings.flow)
     measure(0, np.stack(rgb), flow, settings)
