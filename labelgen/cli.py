@@ -319,6 +319,17 @@ def check(
     metavar="SECONDS",
     help="Leave out a video that takes longer, twice.  [default: never]",
 )
+@click.option(
+    "--part",
+    metavar="I/N",
+    help="Make the I-th of N equal shares of the shards, 0 <= I < N: one command per machine.",
+)
+@click.option("--one-based", is_flag=True, help="Count the I of --part from 1.")
+@click.option(
+    "--scratch",
+    type=_FOLDER,
+    help="Folder to write shards in until they are whole, where --out is on a slow file system.",
+)
 def extract(
     *,
     manifest_file: Path | None,
@@ -330,6 +341,9 @@ def extract(
     retry: bool,
     max_failures: int | None,
     video_timeout: float | None,
+    part: str | None,
+    one_based: bool,
+    scratch: Path | None,
     frames_from: Path | None,
     flow: str,
     flow_root: Path | None,
@@ -343,14 +357,18 @@ def extract(
 ) -> None:
     """Cut videos into 16-frame clips, label them, and write sealed HDF5 shards.
 
-    Run the same command again after an interruption: sealed shards are skipped. Videos that give
-    no clip are listed in failures.csv. Exit codes: 0 done, 1 not one clip of what was to be made,
-    2 a mistake, 130 interrupted.
+    Run the same command again after an interruption: sealed shards are skipped. Run it twice at
+    once, on one machine or on several that share --out: each makes shards that the other does not.
+    Videos that give no clip are listed in failures.csv. Exit codes: 0 done, 1 not one clip of what
+    was to be made, 2 a mistake, 130 interrupted.
     """
     from labelgen.flow.methods import parse_flow
     from labelgen.run.engines import Limits
     from labelgen.run.pipeline import run
+    from labelgen.shards.plan import ALL, parse_part
 
+    if one_based and part is None:
+        raise LabelgenError("--one-based says how --part counts; give --part I/N")
     summary = run(
         manifest_file,
         root=frames_from or root,
@@ -373,6 +391,8 @@ def extract(
         flow_root=flow_root,
         add=add,
         retry=retry,
+        part=ALL if part is None else parse_part(part, one_based=one_based),
+        scratch=scratch,
     )
     for line in summary.lines():
         click.echo(line, err=True)

@@ -77,7 +77,15 @@ def _is_alive(process: int) -> bool:
 
 
 def publish(partial: Path, file: Path) -> None:
-    """Sync a finished file and give it its name, so that a crash leaves all of it or none."""
+    """Sync a finished file and give it its name, so that a crash leaves all of it or none.
+
+    One that was written in another folder is copied beside its place first.
+    """
+    if partial.parent != file.parent:
+        with replacing(file, tidy=False) as copy:
+            shutil.copyfile(partial, copy)
+        partial.unlink()
+        return
     _sync(partial)
     partial.replace(file)
     # A folder that may be written but not read, and some file systems, cannot be synced by name.

@@ -43,7 +43,7 @@ def run_tasks(
     *,
     limits: Limits,
     tally: Tally,
-    lock: int | None,
+    presence: int,
     tell: Callable[[Failure], None],
     say: Callable[[str], None],
 ) -> Generator[ShardReport, None, None]:
@@ -56,8 +56,8 @@ def run_tasks(
     limits : Limits
     tally : Tally
         Of the tasks.
-    lock : int or None
-        Descriptor of the shard folder's lock, which workers hold as well.
+    presence : int
+        Descriptor that tells other runs that this one is there; workers hold it as well.
     tell : callable
         Takes each failure as soon as it is known; what it raises ends the run.
     say : callable
@@ -73,15 +73,15 @@ def run_tasks(
             raise LabelgenError("--video-timeout needs a process to stop; use --workers 1 or more")
         yield from (make_shard(task, tell=tell) for task in tasks)
         return
-    with _Crew(limits, tally=tally, lock=lock, tell=tell, say=say) as crew:
+    with _Crew(limits, tally=tally, presence=presence, tell=tell, say=say) as crew:
         yield from crew.run(tasks)
 
 
 class _Worker(WorkerProcess):
     """One process, the connection to it, and the task it is on."""
 
-    def __init__(self, lock: int | None) -> None:
-        super().__init__("labelgen.run.serve", kept=[] if lock is None else [lock])
+    def __init__(self, presence: int) -> None:
+        super().__init__("labelgen.run.serve", kept=[presence])
         self.task: ShardTask | None = None
         self.timed_out = False
 
@@ -96,7 +96,7 @@ class _Crew:
 
     Parameters
     ----------
-    limits, tally, lock, tell, say
+    limits, tally, presence, tell, say
         As in `run_tasks`.
     """
 
@@ -105,11 +105,11 @@ class _Crew:
         limits: Limits,
         *,
         tally: Tally,
-        lock: int | None,
+        presence: int,
         tell: Callable[[Failure], None],
         say: Callable[[str], None],
     ) -> None:
-        self._limits, self._tally, self._lock = limits, tally, lock
+        self._limits, self._tally, self._presence = limits, tally, presence
         self._tell, self._say = tell, say
         self._workers: list[_Worker] = []
         self._waiting: deque[ShardTask] = deque()
@@ -143,7 +143,7 @@ class _Crew:
                 worker.give(self._waiting.popleft())
         while self._waiting and len(self._workers) < self._limits.workers:
             with held():
-                self._workers.append(_Worker(self._lock))
+                self._workers.append(_Worker(self._presence))
             self._workers[-1].give(self._waiting.popleft())
         busy = self._busy()
         for place, worker in enumerate(busy):
@@ -179,7 +179,7 @@ class _Crew:
         self._workers.remove(worker)
         if task is None:
             return
-        remove_partials_of(task.out, process)
+        remove_partials_of(task.scratch or task.out, process)
         on, how = self._tally.video(task.number), how_it_ended(code)
         number = -1 if on is None else on[0]
         # In several threads it was on several videos: none of them is to blame yet.

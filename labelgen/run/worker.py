@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from labelgen.labels.compute import labels_of
 from labelgen.labels.crops import crop_positions
 from labelgen.progress import Stopwatch, count_text
 from labelgen.run.tally import Tally
+from labelgen.shards.claims import claimed
 from labelgen.shards.plan import ShardPlan
 from labelgen.shards.reader import clips_by_video
 from labelgen.shards.seal import Failure, fitting_seal
@@ -60,6 +62,10 @@ class ShardTask:
         Where flow that was computed before lies; None where it is computed.
     one_thread : bool
         Whether to use one thread whatever is allowed, so that the worker is on one video at a time.
+    again : bool
+        Whether it is to be made although it is sealed.
+    scratch : Path or None
+        Folder to write it in until it is whole; None writes in the shard folder.
     """
 
     plan: ShardPlan
@@ -71,6 +77,21 @@ class ShardTask:
     flow_root: Path | None = None
     skip: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     one_thread: bool = False
+    again: bool = False
+    scratch: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where the shard will be."""
+        return self.out / self.plan.file
+
+    def seal(self) -> dict[str, Any] | None:
+        """Return the seal of the shard of these rows and settings that is there, if there is."""
+        return fitting_seal(
+            self.file,
+            config_hash=self.settings.digest(),
+            manifest_sha256=rows_digest(self.plan.rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -79,18 +100,24 @@ class ShardReport:
 
     Attributes
     ----------
+    file : str
+        Its name.
     videos, clips : int
         That it holds; 0 where it was not written.
     seconds : Counter
         By stage.
     kept : str
         Why the sealed shard that was there stays, in one sentence; empty where it does not.
+    left : bool
+        Whether it was left to another run, which has sealed it or is making it.
     """
 
+    file: str
     videos: int
     clips: int
     seconds: Counter[str]
     kept: str = ""
+    left: bool = False
 
 
 Fault = tuple[str, str]
@@ -126,9 +153,10 @@ def make_shard(
     tell: Callable[[Failure], object],
     go_on: Callable[[], bool] = lambda: True,
 ) -> ShardReport:
-    """Make one shard, from its videos to its seal.
+    """Make one shard, from its videos to its seal, unless another run does.
 
-    Where there is one of the same settings and rows, it is replaced only if no video loses clips.
+    Where there is one of the same settings and rows, it is made again only if that is asked for,
+    and replaced only if no video loses clips.
 
     Parameters
     ----------
@@ -149,6 +177,15 @@ def make_shard(
     Interrupted
         If nobody wants it.
     """
+    with claimed(task.file) as ours:
+        if not ours or (not task.again and task.seal()):
+            return ShardReport(task.plan.file, 0, 0, Counter(), left=True)
+        return _make(task, tell=tell, go_on=go_on)
+
+
+def _make(
+    task: ShardTask, *, tell: Callable[[Failure], object], go_on: Callable[[], bool]
+) -> ShardReport:
     # OpenCV would start a thread per core in every process.
     cv2.setNumThreads(1)
     plan, watch, failures = task.plan, Stopwatch(), []
@@ -156,7 +193,7 @@ def make_shard(
     tally.begin(task.number)
     digest = rows_digest(plan.rows)
     with ShardWriter(
-        task.out / plan.file, settings=task.settings, manifest_sha256=digest
+        task.file, settings=task.settings, manifest_sha256=digest, scratch=task.scratch
     ) as writer:
         first, fault = 0, None
         clips: Counter[str] = Counter()
@@ -185,17 +222,16 @@ def make_shard(
         loss = _loss(task, clips, failures)
         if loss:
             writer.discard()
-            return ShardReport(0, 0, watch.seconds, loss)
+            return ShardReport(plan.file, 0, 0, watch.seconds, loss)
         with watch.stage("write"):
             writer.seal(failures)
-    return ShardReport(sum(map(bool, clips.values())), writer.clips, watch.seconds)
+    return ShardReport(plan.file, sum(map(bool, clips.values())), writer.clips, watch.seconds)
 
 
 def _loss(task: ShardTask, clips: Counter[str], failures: Sequence[Failure]) -> str:
     """Return the sentence for videos that have more clips in the sealed shard; empty if none."""
-    file, settings = task.out / task.plan.file, task.settings
-    digest = rows_digest(task.plan.rows)
-    if fitting_seal(file, config_hash=settings.digest(), manifest_sha256=digest) is None:
+    file = task.file
+    if task.seal() is None:
         return ""
     sealed = clips_by_video(file)
     lost = [path for path in sealed if clips[path] < sealed[path]]
