@@ -13,6 +13,7 @@ from extraction import extract
 
 from labelgen import LABELS, Shards
 from labelgen.cli import main
+from labelgen.shards.claims import claimed
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +89,18 @@ def test_a_folder_in_the_making_says_what_is_missing(made, tmp_path):
     for k, other in enumerate(sorted(made.glob("*-of-*.json"))):
         os.utime(other, (1e9 + 90 * k, 1e9 + 90 * k))
     try:
-        found = report(made, "-o", tmp_path / "x.html", "--examples", 0)
+        assert report(made, "-o", tmp_path / "x.html", "--examples", 0).exit_code == 0
+        with claimed(seal.with_suffix(".h5")):
+            assert report(made, "-o", tmp_path / "y.html", "--examples", 0).exit_code == 0
     finally:
         kept.rename(seal)
-    assert found.exit_code == 0, found.output
     words = words_of(tmp_path / "x.html")
     assert f"1 of 3 shards missing: {seal.stem}.h5" in words
     assert "about 1 min 30 s left" in words
+    assert "Running the same extract command again goes on" in words
+    words = words_of(tmp_path / "y.html")
+    assert f"1 of 3 shards being made: {seal.stem}.h5" in words
+    assert "Running the same" not in words
 
 
 def test_folders_without_labels_or_clips_have_a_page_too(videos, tmp_path):
