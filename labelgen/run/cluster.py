@@ -63,10 +63,10 @@ def run_on_dask(
             try:
                 report, failures = future.result()
             except KilledWorker:
+                died = count_text(ALLOWED_FAILURES + 1, "Dask worker")
                 raise LabelgenError(
-                    f"{task.plan.file} ended {count_text(ALLOWED_FAILURES + 1, 'Dask worker')}; run "
-                    "the same command without --engine dask on one machine, which finds the video that "
-                    "does it and leaves it out"
+                    f"{task.plan.file} ended {died}; run the same command without --engine dask on "
+                    "one machine, which finds the video that does it and leaves it out"
                 ) from None
             for failure in failures:
                 tell(failure)
