@@ -29,11 +29,12 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo "DATASET=$(DATASET)  DATA_ROOT=$(DATA_ROOT)  OUT=$(OUT)  RUN=$(RUN)  WORKERS=$(or $(WORKERS),one per core)"
-	@echo "SPLIT='train1 test1' chooses splits of a dataset with official lists; LISTS names their folder"
+	@echo "SPLIT='train1 test1' chooses splits of a dataset with official lists; LISTS names their folder;"
+	@echo "STRICT=1 stops where not all videos are there"
 	@echo "FLAGS go to labelgen extract, for example FLAGS='--crops center --no-boundaries' or FLAGS=--add"
 	@echo "TRAIN_FLAGS go to train pretrain, for example TRAIN_FLAGS='--epochs 5 --workers 8'"
 
-labels: labels-$(DATASET)  ## extract DATASET (demo, folder, ucf101, hmdb51, kinetics400) into OUT
+labels: labels-$(DATASET)  ## extract DATASET (demo, folder, ucf101, hmdb51, kinetics400, aslan, yupenn) into OUT
 
 labels-$(DATASET): $(VENV)/.labelgen
 
@@ -48,7 +49,7 @@ include $(WORKFLOWS) $(TABLES_MK)
 define extract_dataset
 $(BIN)/python workflows/root.py "$(OUT)" "$(DATA_ROOT)"
 $(BIN)/labelgen manifest $(DATASET) --root "$(DATA_ROOT)" $(addprefix --split ,$(SPLIT)) \
-    $(if $(LISTS),--splits "$(LISTS)") -o "$(MANIFEST)"
+    $(if $(LISTS),--splits "$(LISTS)") $(if $(STRICT),--strict) -o "$(MANIFEST)"
 $(BIN)/labelgen extract --manifest "$(MANIFEST)" --root "$(DATA_ROOT)" --out "$(OUT)" \
     $(addprefix --workers ,$(WORKERS)) $(WORKFLOW_FLAGS) $(FLAGS)
 $(BIN)/labelgen verify "$(OUT)"

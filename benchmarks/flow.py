@@ -1,4 +1,4 @@
-"""Optical flow: time per frame pair, agreement of labels with OpenCV's TV-L1, Middlebury errors.
+"""Optical flow: time per frame pair, agreement of labels with OpenCV's TV-L1, errors.
 
     python benchmarks/flow.py [--data ../shared/data] [--clips 18] [--picture docs/flow.png]
 
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from flow_inputs import MIDDLEBURY, read_middlebury
+from flow_inputs import MIDDLEBURY, endpoint_error, fast_pair, read_middlebury
 
 from labelgen import LABELS, clip_labels
 from labelgen.flow.brox import brox_flow
@@ -129,32 +129,43 @@ def compare_on_clips(clips: list[np.ndarray]) -> None:
         )
 
 
+SIZES = {"clip (171x128)": (171, 128), "short:256": 256, "320x240": (320, 240), "source": 0}
+SIZED = {"tvl1": tvl1_flow, "tvl1:accurate": partial(tvl1_flow, settings=TVL1_PRESETS["accurate"])}
+
+
+def sized_flow(frames: list[np.ndarray], size: tuple[int, int] | int, method: Flow) -> np.ndarray:
+    """Flow on frames of another size, resized to 171x128 with its vectors."""
+    height, width = frames[0].shape[:2]
+    if isinstance(size, tuple):
+        width, height = size
+    elif size:
+        shrink = size / min(height, width)
+        width, height = round(width * shrink), round(height * shrink)
+    flow = method(grey_of(resized(frames, width, height)))
+    flow = np.stack([[cv2.resize(plane, (171, 128)) for plane in pair] for pair in flow])
+    return flow * np.float32([171 / width, 128 / height])[None, :, None, None]
+
+
 def compare_sizes(videos_frames: list[list[np.ndarray]]) -> None:
-    """Labels from flow on larger frames, resized to 171x128 with its vectors, against 171x128."""
-    sizes = {"clip (171x128)": None, "short:256": 256, "320x240": (320, 240), "source": 0}
-    agreement = {name: [] for name in sizes}
+    """Labels by size of the frames, against 171x128 and against each other."""
+    agreement = {size: [] for size in SIZES}
     for frames in videos_frames:
         small = resized(frames, 171, 128)
-        expected = None
-        for name, size in sizes.items():
-            height, width = frames[0].shape[:2]
-            if isinstance(size, tuple):
-                width, height = size
-            elif size:
-                shrink = size / min(height, width)
-                width, height = round(width * shrink), round(height * shrink)
-            elif size is None:
-                width, height = 171, 128
-            flow = tvl1_flow(grey_of(resized(frames, width, height)))
-            flow = np.stack([[cv2.resize(plane, (171, 128)) for plane in pair] for pair in flow])
-            flow *= np.float32([171 / width, 128 / height])[None, :, None, None]
-            labels = clip_labels(small, flow, CROPS)[:, COMPARED]
-            expected = labels if expected is None else expected
-            agreement[name].append((labels == expected).mean())
-    print(f"\nLabels of tvl1 by size of the frames, against 171x128, {len(videos_frames)} clips\n")
-    print_header("flow size", "labels that agree")
+        expected = {}
+        for name, size in SIZES.items():
+            labels = {
+                method: clip_labels(small, sized_flow(frames, size, flow), CROPS)[:, COMPARED]
+                for method, flow in SIZED.items()
+            }
+            expected = expected or labels
+            same = [(labels[method] == expected[method]).mean() for method in SIZED]
+            same.append((labels["tvl1"] == labels["tvl1:accurate"]).mean())
+            agreement[name].append(same)
+    print(f"\nLabels by size of the frames, {len(videos_frames)} clips\n")
+    against = [f"{method} agrees with itself at 171x128" for method in SIZED]
+    print_header("flow size", *against, "the two agree")
     for name, values in agreement.items():
-        print_row(name, f"{100 * np.mean(values):.1f}%")
+        print_row(name, *[f"{100 * share:.1f}%" for share in np.mean(values, axis=0)])
 
 
 def compare_large(videos_frames: list[list[np.ndarray]]) -> None:
@@ -171,10 +182,11 @@ def compare_large(videos_frames: list[list[np.ndarray]]) -> None:
         print_row(name, f"{np.median(milliseconds):.1f}", f"{ratio:.1f}")
 
 
-def compare_middlebury(data: Path) -> None:
-    print("\nMiddlebury: endpoint error in pixels / angular error in degrees\n")
-    print_header("method", *MIDDLEBURY, "mean")
+def compare_truth(data: Path) -> None:
+    print("\nEndpoint error in pixels / angular error in degrees\n")
+    print_header("method", *MIDDLEBURY, "mean", "20 pixels")
     pairs = [read_middlebury(data / "flow" / name) for name in MIDDLEBURY]
+    fast, fast_truth = fast_pair()
     for name, method in methods().items():
         errors = []
         for pair, truth in pairs:
@@ -184,7 +196,8 @@ def compare_middlebury(data: Path) -> None:
             angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
             errors.append((np.hypot(*(flow - truth))[known].mean(), angle[known].mean()))
         errors.append(np.mean(errors, axis=0))
-        print_row(name, *[f"{endpoint:.3f} / {angle:.2f}" for endpoint, angle in errors])
+        cells = [f"{endpoint:.3f} / {angle:.2f}" for endpoint, angle in errors]
+        print_row(name, *cells, f"{endpoint_error(method(fast)[0], fast_truth):.2f}")
 
 
 def coloured(flow: np.ndarray, longest: float) -> np.ndarray:
@@ -240,7 +253,7 @@ def main() -> None:
     compare_large(frames[:8])
     compare_sizes([clip for clip in frames if clip[0].shape[0] <= 360][:8])
     if (options.data / "flow").is_dir():
-        compare_middlebury(options.data)
+        compare_truth(options.data)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,16 @@ def write_video(path, frames, fps=25):
     return path
 
 
+def write_frames(folder, frames, *, pattern="frame{:06}.jpg", first=1, quality=100):
+    """Write RGB or grey frames as images of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames, first):
+        bgr = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        assert cv2.imwrite(str(folder / pattern.format(number)), bgr, options)
+    return folder
+
+
 def truncate(path, share):
     """Cut the end off an AVI file, whose header stands at its beginning."""
     content = path.read_bytes()

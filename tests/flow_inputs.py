@@ -46,6 +46,48 @@ def zoomed_pair(factor: float, height: int = 96, width: int = 120) -> tuple[np.n
     return frames, flow.astype(np.float32)
 
 
+def fast_pair(height: int = 480, width: int = 640) -> tuple[np.ndarray, np.ndarray]:
+    """Two frames with motion of 20 pixels, and the flow (2, H, W) between them.
+
+    Two textured ellipses move over a textured ground, each in a direction of its own, by no whole
+    number of pixels. Textures have detail of all sizes.
+    """
+    margin = 30
+    size = (height + 2 * margin, width + 2 * margin)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    frames = np.zeros((2, height, width), np.float32)
+    flow = np.zeros((2, height, width), np.float32)
+    things = (
+        ((-6.3, 2.6), (0.5, 0.5), (2.0, 2.0)),  # the ground: larger than the frame
+        ((19.2, 5.6), (0.3, 0.45), (0.2, 0.28)),
+        ((-12.4, -15.7), (0.78, 0.68), (0.17, 0.22)),
+    )
+    for number, (motion, centre, radii) in enumerate(things):
+        surface = rich_texture(*size, seed=number).astype(np.float32)
+        for t, frame in enumerate(frames):
+            at_x, at_y = x - np.float32(t * motion[0]), y - np.float32(t * motion[1])
+            layer = cv2.remap(surface, at_x + margin, at_y + margin, cv2.INTER_CUBIC)
+            away = np.hypot(
+                at_x / width - centre[0], (at_y / height - centre[1]) * radii[0] / radii[1]
+            )
+            depth = (radii[0] - away) * width  # pixels from the edge, about
+            frame += np.clip(depth + 0.5, 0, 1) * (layer - frame)
+            if t == 0:
+                flow[:, depth > 0] = np.float32(motion)[:, None]
+    return frames.round().clip(0, 255).astype(np.uint8), flow
+
+
+def rich_texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Random texture (H, W) float64 with detail of all sizes, grey levels 0..255."""
+    random = np.random.default_rng(seed)
+    layers = [
+        cv2.GaussianBlur(random.normal(size=(height, width)), (0, 0), size)
+        for size in (1.5, 4, 10, 25)
+    ]
+    total = sum(layer / layer.std() for layer in layers)
+    return 255 * (total - total.min()) / np.ptp(total)
+
+
 def middlebury(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Frames (2, H, W) uint8 and true flow (2, H, W), NaN where unknown; skips where absent."""
     folder = SHARED / "data" / "flow" / name

@@ -11,7 +11,10 @@ from conftest import REPOSITORY
 
 import labelgen
 
-_GROUND = ("charts", "errors", "files", "geometry", "kernels", "page", "progress", "signals")
+_GROUND = (
+    *("charts", "errors", "files", "geometry", "kernels", "page", "processes", "progress"),
+    "signals",
+)
 GROUND = {f"labelgen.{name}" for name in _GROUND}
 
 # Room -> the rooms it may use beside itself and the ground.

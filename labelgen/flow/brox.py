@@ -27,9 +27,11 @@ import numpy as np
 
 from labelgen.flow.pyramid import (
     WarpScratch,
+    blur,
     check_counts,
     check_range,
     check_scale_step,
+    check_sigma,
     gradient,
     interleave,
     warp_row,
@@ -96,8 +98,7 @@ class BroxSettings:
         check_range(self, "alpha", "gamma", "epsilon", "omega")
         check_counts(self, "scales", "warps", "nonlinear_iterations", "sor_iterations")
         check_scale_step(self.scale_step)
-        if not 0 <= self.sigma <= 2:
-            raise ValueError(f"sigma must be between 0 and 2 pixels, not {self.sigma!r}.")
+        check_sigma(self.sigma)
         if self.omega >= 2:
             raise ValueError(f"omega must be below 2, or SOR diverges, not {self.omega!r}.")
 
@@ -362,21 +363,6 @@ def _pad(image: np.ndarray) -> np.ndarray:
     return padded.ravel()
 
 
-def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian of 13 taps (6 pixels reach three of the largest sigma), the border repeated."""
-    if sigma == 0:
-        return image
-    weights = np.exp(-0.5 * (np.arange(-6, 7) / sigma) ** 2)
-    weights = (weights / weights.sum()).astype(np.float32)
-    for _ in range(2):
-        padded = np.pad(image, ((6, 6), (0, 0)), mode="edge")
-        blurred = np.zeros_like(image)
-        for shift, weight in enumerate(weights):
-            blurred += weight * padded[shift : shift + len(image)]
-        image = np.ascontiguousarray(blurred.T)
-    return image
-
-
 class _Brox(Solver[Workspace, Level]):
     def __init__(self, settings: BroxSettings) -> None:
         super().__init__(settings)
@@ -398,7 +384,7 @@ class _Brox(Solver[Workspace, Level]):
         )
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
-        return _blur(frame.astype(np.float32), self._settings.sigma)
+        return blur(frame.astype(np.float32), self._settings.sigma)
 
     def make_level(self, image: np.ndarray) -> Level:
         ix, iy = gradient(image)

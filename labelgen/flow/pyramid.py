@@ -1,4 +1,4 @@
-"""Image pyramids for the flow solvers: resized levels, bicubic warps, a median filter for flow.
+"""Image pyramids for the flow solvers: blurs, levels, bicubic warps, a median filter for flow.
 
 Images are (H, W) float32 in grey levels 0..255. Rows of everything that a warp reads are
 interleaved, all channels of a pixel side by side, so that one gather of 4x4 pixels serves the image
@@ -70,6 +70,27 @@ def check_scale_step(step: float) -> None:
     """Raise ValueError unless the ratio of two levels' sizes lies between 0 and 1."""
     if not 0.1 <= step <= 0.95:
         raise ValueError(f"scale_step must be between 0.1 and 0.95, not {step!r}.")
+
+
+def check_sigma(sigma: float) -> None:
+    """Raise ValueError unless `blur` reaches three of this standard deviation."""
+    if not 0 <= sigma <= 2:
+        raise ValueError(f"sigma must be between 0 and 2 pixels, not {sigma!r}.")
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian of 13 taps (6 pixels reach three of the largest sigma), the border repeated."""
+    if sigma == 0:
+        return image
+    weights = np.exp(-0.5 * (np.arange(-6, 7) / sigma) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    for _ in range(2):
+        padded = np.pad(image, ((6, 6), (0, 0)), mode="edge")
+        blurred = np.zeros_like(image)
+        for shift, weight in enumerate(weights):
+            blurred += weight * padded[shift : shift + len(image)]
+        image = np.ascontiguousarray(blurred.T)
+    return image
 
 
 def level_sizes(height: int, width: int, *, scales: int, step: float) -> list[tuple[int, int]]:

@@ -14,7 +14,9 @@ video was mostly made with it:
 * a warp ends when the squared change summed over the frame is at most ``epsilon**2 * H * W``;
 * outside the frame I1 and its derivatives are 0; the dual variables live on from warp to warp.
 
-It differs from OpenCV in the order of float32 sums, and where `_planned` says.
+It differs from OpenCV in the order of float32 sums, and where `_planned` says. Settings that OpenCV
+does not have, and the preset ``accurate`` uses, smooth the frames first and take structure out of
+every level, see `labelgen.flow.texture`.
 
 References
 ----------
@@ -32,9 +34,11 @@ import numpy as np
 
 from labelgen.flow.pyramid import (
     WarpScratch,
+    blur,
     check_counts,
     check_range,
     check_scale_step,
+    check_sigma,
     gradient,
     interleave,
     median_filter,
@@ -43,6 +47,7 @@ from labelgen.flow.pyramid import (
     warp_scratch,
 )
 from labelgen.flow.solver import Solver
+from labelgen.flow.texture import without_structure
 from labelgen.flow.vectors import (
     WIDE,
     Scalar,
@@ -89,6 +94,8 @@ class Tvl1Settings:
     inner_iterations, outer_iterations : at most this many iterations between median filters, and
         rounds
     median_size : 5 for a 5x5 median filter before each round, 1 for none
+    sigma : standard deviation of the Gaussian that smooths the frames, in pixels; 0 for none
+    texture : share of the structure of each level that is taken away, 0 to 1
     """
 
     tau: float = 0.25
@@ -101,19 +108,24 @@ class Tvl1Settings:
     inner_iterations: int = 30
     outer_iterations: int = 10
     median_size: int = 5
+    sigma: float = 0.0
+    texture: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""
         check_range(self, "tau", "lambda_", "theta", "epsilon")
         check_counts(self, "scales", "warps", "inner_iterations", "outer_iterations")
         check_scale_step(self.scale_step)
+        check_sigma(self.sigma)
+        if not 0 <= self.texture <= 1:
+            raise ValueError(f"texture must be between 0 and 1, not {self.texture!r}.")
         if self.median_size not in (1, 5):
             raise ValueError(f"median_size must be 1 (no filter) or 5, not {self.median_size!r}.")
 
 
 TVL1_PRESETS = {
     "fast": Tvl1Settings(epsilon=0.0112, warps=3, outer_iterations=2),
-    "accurate": Tvl1Settings(epsilon=0.002, warps=10),
+    "accurate": Tvl1Settings(lambda_=0.4, scales=30, sigma=0.6, texture=0.7),
 }
 
 
@@ -391,9 +403,10 @@ class _Tvl1(Solver[Workspace, Level]):
         )
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
-        return frame.astype(np.float32)
+        return blur(frame.astype(np.float32), self._settings.sigma)
 
     def make_level(self, image: np.ndarray) -> Level:
+        image = without_structure(image, self._settings.texture)
         height, width = image.shape
         grey = np.zeros((height, round_up(width + 1)), np.float32)
         grey[:, :width] = image

@@ -9,7 +9,8 @@ about where the runs of a block's pixels end (`labelgen.labels.partitions.row_en
   block, triangle or ring included, costs two look-ups per line, wherever it lies.
 - A block that moves by one pixel gains and loses just the pixels at its ends, so its histograms
   slide. What it gains and loses on the way down slides itself when the block moves to the right,
-  and changes just at its corners: four pixels for a square, eight for a ring.
+  and changes just at its corners: four pixels for a square, eight for a ring. A triangle loses its
+  diagonal on the way down, which slides along itself, by two pixels.
 
 Magnitudes and counts are whole numbers, so all sums are exact and equal those of single crops.
 """
@@ -214,10 +215,6 @@ class _Ends(NamedTuple):
         offsets = _WORDS * (FRAME_SIZE[1] * ends[:, 0] + ends[:, 1])
         return cls(offsets, ends[:, 2].astype(np.int16))
 
-    def only(self, sign: int) -> _Ends:
-        """Return the pixels of one sign."""
-        return _Ends(self.offsets[self.signs == sign], self.signs[self.signs == sign])
-
 
 class _Moves(NamedTuple):
     """How the histograms of a block move.
@@ -239,20 +236,46 @@ class _Moves(NamedTuple):
 
 
 class _Triangle(NamedTuple):
-    """How the histograms of a quadrant's lower triangle move.
+    """How the histograms of a quadrant's lower triangle move: down, from its diagonal to a row.
 
     Attributes
     ----------
     pixels, right : _Ends
         As in `_Moves`.
-    lost, gained : _Ends
-        The two halves of a move down.
+    below, below_right : _Ends
+        The row of pixels below it, which it gains on the way down; what changes when the row moves
+        to the right.
+    diagonal, diagonal_on : _Ends
+        The diagonal, all lost on the way down; what changes when it moves along itself.
+    slope : int
+        Rows down per column to the right along the diagonal, 1 or -1.
     """
 
     pixels: _Ends
     right: _Ends
-    lost: _Ends
-    gained: _Ends
+    below: _Ends
+    below_right: _Ends
+    diagonal: _Ends
+    diagonal_on: _Ends
+    slope: int
+
+    @classmethod
+    def of(cls, lower: np.ndarray, upper: np.ndarray) -> _Triangle:
+        """Take the masks of both triangles of a quadrant."""
+        pixels, right, _, _ = _moves(lower)
+        columns, rows = np.nonzero((lower & upper).T)
+        below, below_right = _strip(np.full_like(rows, rows.max() + 1), columns)
+        lost, lost_on = (_Ends(e.offsets, -e.signs) for e in _strip(rows, columns))
+        slope = int(rows[1] - rows[0])
+        return cls(pixels, right, below, below_right, lost, lost_on, slope)
+
+
+def _strip(rows: np.ndarray, columns: np.ndarray) -> tuple[_Ends, _Ends]:
+    """Return a straight strip's pixels, and what changes when it moves along itself."""
+    first, second, last = (np.array([rows[k], columns[k], 1]) for k in (0, 1, -1))
+    ends = np.stack([first, last + second - first])
+    ends[0, 2] = -1
+    return _Ends.of(np.column_stack([rows, columns, np.ones_like(rows)])), _Ends.of(ends)
 
 
 def _moves(mask: np.ndarray) -> _Moves:
@@ -277,8 +300,7 @@ def _quadrants() -> list[tuple[int, int, _Moves, _Triangle]]:
         square = MASKS[one] | MASKS[one + 1]
         # The lower triangle is the one with the quadrant's whole last row.
         lower, upper = sorted((one, one + 1), key=lambda block: -_last_row(block, square))
-        pixels, right, down, _ = _moves(MASKS[lower])
-        triangle = _Triangle(pixels, right, down.only(-1), down.only(1))
+        triangle = _Triangle.of(MASKS[lower], MASKS[upper])
         pairs.append((lower, upper, _moves(square), triangle))
     return pairs
 
@@ -320,26 +342,20 @@ def _words(frames: np.ndarray) -> np.ndarray:
 @kernel()
 def _walk_block(words, first, moves, scores):  # type: ignore[no-untyped-def]
     """Add one channel's stability of a block to `scores` (17, columns), `first` rows down."""
-    bins = np.empty(_BINS, np.int16)
-    lowest, highest = np.empty(_LEVELS, np.int16), np.empty(_LEVELS, np.int16)
+    bins, extremes = np.empty(_BINS, np.int16), np.empty(2 * _LEVELS, np.int16)
+    lowest, highest = extremes[:_LEVELS], extremes[_LEVELS:]
     # The histograms at the top, and what they gain on the way down to each next row.
     top = np.zeros(_BINS, np.int16)
     gains = np.zeros((_TOPS - 1, _BINS), np.int16)
     for x in range(scores.shape[1]):
-        if x == 0:
-            _add(words, _at(first, 0), moves.pixels, top)
-        else:
-            _add(words, _at(first, x - 1), moves.right, top)
+        _slide(words, first, x, moves.pixels, moves.right, top)
         bins[:] = top
         for row in range(_TOPS):
-            _extremes(bins, lowest, highest)
+            _extremes(bins, extremes)
             scores[row, x] += overlap(lowest, highest)
             if row < _TOPS - 1:
                 gain = gains[row]
-                if x == 0:
-                    _add(words, _at(first + row, 0), moves.down, gain)
-                else:
-                    _add(words, _at(first + row, x - 1), moves.corners, gain)
+                _slide(words, first + row, x, moves.down, moves.corners, gain)
                 _accumulate(bins, gain)
 
 
@@ -350,35 +366,49 @@ def _walk_quadrant(words, square, triangle, lower_scores, upper_scores):  # type
     Moving down, the lower triangle first loses its diagonal; what is left of it then is just what
     the upper triangle, which has the diagonal too, lacks of the square. So both come from one.
     """
-    whole, bins = np.empty(_BINS, np.int16), np.empty(_BINS, np.int16)
-    upper = np.empty(_BINS, np.int16)
-    lowest, highest = np.empty(_LEVELS, np.int16), np.empty(_LEVELS, np.int16)
     whole_top, top = np.zeros(_BINS, np.int16), np.zeros(_BINS, np.int16)
-    gains = np.zeros((_TOPS - 1, _BINS), np.int16)
+    whole, bins = np.empty(_BINS, np.int16), np.empty(_BINS, np.int16)
+    # No more than the 56 pixels of a side: a byte holds them.
+    whole_gains, gains = np.zeros((_TOPS, _BINS), np.int8), np.zeros((_TOPS, _BINS), np.int8)
+    diagonals = np.zeros((_TOPS, _BINS), np.int8)
+    extremes = np.empty(2 * _LEVELS, np.int16)
+    lowest, highest = extremes[:_LEVELS], extremes[_LEVELS:]
     for x in range(_LEFTS):
-        if x == 0:
-            _add(words, _at(0, 0), square.pixels, whole_top)
-            _add(words, _at(0, 0), triangle.pixels, top)
-        else:
-            _add(words, _at(0, x - 1), square.right, whole_top)
-            _add(words, _at(0, x - 1), triangle.right, top)
+        _slide(words, 0, x, square.pixels, square.right, whole_top)
+        _slide(words, 0, x, triangle.pixels, triangle.right, top)
         whole[:] = whole_top
         bins[:] = top
         for row in range(_TOPS):
-            _extremes(bins, lowest, highest)
+            diagonal = _slide_diagonal(words, row, x, triangle, diagonals)
+            _extremes_before(bins, diagonal, extremes)
             lower_scores[row, x] += overlap(lowest, highest)
-            _add(words, _at(row, x), triangle.lost, bins)
-            _subtract(whole, bins, upper)
-            _extremes(upper, lowest, highest)
-            upper_scores[row, x] += overlap(lowest, highest)
             if row < _TOPS - 1:
-                _add(words, _at(row, x), triangle.gained, bins)
-                gain = gains[row]
-                if x == 0:
-                    _add(words, _at(row, 0), square.down, gain)
-                else:
-                    _add(words, _at(row, x - 1), square.corners, gain)
-                _accumulate(whole, gain)
+                _slide(words, row, x, square.down, square.corners, whole_gains[row])
+                _slide(words, row, x, triangle.below, triangle.below_right, gains[row])
+            _extremes_of_rest(whole, bins, whole_gains[row], gains[row], extremes)
+            upper_scores[row, x] += overlap(lowest, highest)
+
+
+@kernel(inline="always")
+def _slide(words, row, x, pixels, ends, bins):  # type: ignore[no-untyped-def]
+    """Count the pixels of a shape at column 0, or bring its counts on from the column before."""
+    if x == 0:
+        _add(words, _at(row, 0), pixels, bins)
+    else:
+        _add(words, _at(row, x - 1), ends, bins)
+
+
+@kernel()
+def _slide_diagonal(words, row, x, triangle, diagonals):  # type: ignore[no-untyped-def]
+    """Return the counts of the diagonal, less than 0, from those of the column before."""
+    before = row - triangle.slope
+    bins = diagonals[(row - triangle.slope * x) % _TOPS]
+    if x == 0 or before < 0 or before >= _TOPS:
+        bins[:] = 0
+        _add(words, _at(row, x), triangle.diagonal, bins)
+    else:
+        _add(words, _at(before, x - 1), triangle.diagonal_on, bins)
+    return bins
 
 
 @kernel(inline="always")
@@ -406,20 +436,54 @@ def _accumulate(bins, gain):  # type: ignore[no-untyped-def]
         bins[k] += gain[k]
 
 
-@kernel()
-def _subtract(bins, part, rest):  # type: ignore[no-untyped-def]
-    for k in range(bins.size):
-        rest[k] = bins[k] - part[k]
+# Minima and maxima lie in one array, and what changes lies in arrays of its own: where there are
+# more, or views of one, the compiler cannot tell that they do not overlap, and uses no vectors.
 
 
 @kernel()
-def _extremes(bins, lowest, highest):  # type: ignore[no-untyped-def]
-    """Fill the minimum and the maximum over frames of each level."""
+def _extremes(bins, extremes):  # type: ignore[no-untyped-def]
+    """Fill the minimum over frames of each level, then the maximum."""
     for k in range(_LEVELS):
         low = high = bins[k]
         for t in range(1, CLIP_LENGTH):
             count = bins[t * _LEVELS + k]
             low = count if count < low else low
             high = count if count > high else high
-        lowest[k] = low
-        highest[k] = high
+        extremes[k] = low
+        extremes[_LEVELS + k] = high
+
+
+@kernel()
+def _extremes_before(bins, gain, extremes):  # type: ignore[no-untyped-def]
+    """Do as `_extremes`, and in the same pass as `_accumulate`."""
+    for k in range(_LEVELS):
+        low = high = bins[k]
+        bins[k] = low + gain[k]
+        for t in range(1, CLIP_LENGTH):
+            at = t * _LEVELS + k
+            count = bins[at]
+            low = count if count < low else low
+            high = count if count > high else high
+            bins[at] = count + gain[at]
+        extremes[k] = low
+        extremes[_LEVELS + k] = high
+
+
+@kernel()
+def _extremes_of_rest(whole, part, whole_gain, gain, extremes):  # type: ignore[no-untyped-def]
+    """Do as `_extremes_before`, with what `part` lacks of `whole`, for both."""
+    for k in range(_LEVELS):
+        everything, some = whole[k], part[k]
+        low = high = np.int16(everything - some)
+        whole[k] = everything + whole_gain[k]
+        part[k] = some + gain[k]
+        for t in range(1, CLIP_LENGTH):
+            at = t * _LEVELS + k
+            everything, some = whole[at], part[at]
+            count = np.int16(everything - some)
+            low = count if count < low else low
+            high = count if count > high else high
+            whole[at] = everything + whole_gain[at]
+            part[at] = some + gain[at]
+        extremes[k] = low
+        extremes[_LEVELS + k] = high

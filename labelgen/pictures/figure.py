@@ -32,6 +32,7 @@ _SMALL, _TEXT, _LARGE = 7.5, 8.5, 12
 _QUIET = "#555555"
 _MIDDLE = CLIP_LENGTH // 2
 _ARROW = 17.0
+_LONGEST = 44
 _ROWS = (("u",), ("v",), ("diverse", "stable"))
 _PROFILES = {"paper": "", "authors": "  |  labels of the released code"}
 _ALONG = {"u": "x", "v": "y"}
@@ -39,6 +40,7 @@ _MEANING = """Ink: how much motion along {axis} changes from pixel
 to pixel, over all 16 frames. Of each partition the
 block with most of it, and which way motion grows there.
 Above, the two frames between which it changes most."""
+_STILL = "Nothing moves: the labels of motion are what\nties give, the first of all values."
 _LEGEND = (
     "D, dashed: the block whose colours change most over the 16 frames.   S, dotted: least.   "
     "Squares: which of eight colours fills most of it."
@@ -176,11 +178,17 @@ class _Sheet:
 
 def _title(view: ClipView) -> str:
     top, left = view.crop
-    still = ", a still clip" if view.boundaries is not None and not view.boundaries.any() else ""
+    still = ", a still clip" if _is_still(view) else ""
+    # The end of a path tells more than its beginning.
+    name = view.video if len(view.video) <= _LONGEST else f"...{view.video[3 - _LONGEST :]}"
     return (
-        f"{view.video}, frames {view.start} to {view.start + CLIP_LENGTH - 1}{still}"
+        f"{name}, frames {view.start} to {view.start + CLIP_LENGTH - 1}{still}"
         f"  |  crop at top {top}, left {left}{_PROFILES[view.profile]}"
     )
+
+
+def _is_still(view: ClipView) -> bool:
+    return view.boundaries is not None and not view.boundaries.any()
 
 
 def _draw_strips(sheet: _Sheet, view: ClipView, y: float) -> float:
@@ -248,7 +256,7 @@ def _draw_row(sheet: _Sheet, view: ClipView, what: tuple[str, ...], y: float) ->
     x = _MARGIN + _FRAME + _GAP
     for partition in PARTITIONS:
         axes = sheet.axes(x, y + 0.2, _PANEL, _PANEL)
-        _show(axes, None if image is None else image[window(view.crop)], edge=True, **scale)
+        _show(axes, image, window(view.crop), edge=True, **scale)
         _draw_edges(axes, partition.masks)
         marks = [m for m in view.marks if m.partition == partition.name and m.what in what]
         together = len({mark.block for mark in marks}) < len(marks)
@@ -269,11 +277,19 @@ def _background(view: ClipView, what: str) -> tuple[np.ndarray | None, dict[str,
     return (None if view.frames is None else view.frames[_MIDDLE]), {}
 
 
-def _show(axes: Axes, image: np.ndarray | None, *, edge: bool = False, **scale: Any) -> None:
-    """Show an image, or paper where there is none."""
+def _show(
+    axes: Axes,
+    image: np.ndarray | None,
+    part: tuple[slice, slice] = np.s_[:, :],
+    *,
+    edge: bool = False,
+    **scale: Any,
+) -> None:
+    """Show an image or a part of it, or paper where there is none."""
     if image is None:
         image, scale = np.full((*FRAME_SIZE, 3), 235, np.uint8), {}
-    axes.imshow(image, aspect="auto", **scale)
+    axes.imshow(image[part], aspect="auto", **scale)
+    axes.autoscale(False)
     if edge:
         axes.set_axis_on()
         axes.set(xticks=[], yticks=[])
@@ -392,7 +408,7 @@ def _write_numbers(
         words = value_words(name, value, profile=view.profile) if value else "no motion"
         sheet.text(x + 2.98, line, words, **mono)
     if of_motion:
-        meaning = _MEANING.format(axis=_ALONG[what[0]])
+        meaning = _STILL if _is_still(view) else _MEANING.format(axis=_ALONG[what[0]])
         below = y + 0.139 * len(chosen) + 0.12
         sheet.text(x, below, meaning, size=_SMALL, color=_QUIET, linespacing=1.35)
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from labelgen.page import Html, element, joined, page, picture, table, write_pag
 from labelgen.pictures.figure import figure_png
 from labelgen.pictures.view import stored_view
 from labelgen.progress import count_text, duration, size_text
-from labelgen.shards.folder import find_shard_folder, planned_files, read_run
-from labelgen.shards.seal import failures_of, read_seal, seal_of
+from labelgen.shards.folder import find_shard_folder, read_run, shard_files
+from labelgen.shards.seal import seal_of
 from labelgen.shards.sequence import Shards
+from labelgen.shards.status import FolderStatus, read_status
 from labelgen.shards.summary import LabelCounts, count_labels
 from labelgen.shards.times import RunTimes, read_times
 
@@ -44,22 +45,6 @@ _GROUPS = (
 )
 
 
-class _Facts(NamedTuple):
-    """What is known of a folder without opening a shard."""
-
-    folder: Path
-    run: dict[str, Any]
-    files: dict[str, list[Path]]
-    seals: dict[Path, dict[str, Any]]
-
-    def total(self, key: str, files: Iterable[Path]) -> int:
-        return sum(self.seals[file][key] for file in files if file in self.seals)
-
-    @property
-    def missing(self) -> list[Path]:
-        return [file for files in self.files.values() for file in files if file not in self.seals]
-
-
 def write_report(path: Path, output: Path, *, examples: int = 3, workers: int = 1) -> None:
     """Write a page about a shard folder that needs no other file.
 
@@ -80,16 +65,13 @@ def write_report(path: Path, output: Path, *, examples: int = 3, workers: int = 
         If there is no shard folder, or the page cannot be written.
     """
     folder = find_shard_folder(path)
-    run = read_run(folder)
-    files = planned_files(folder, run)
-    found = {file: read_seal(file) for of_set in files.values() for file in of_set}
-    facts = _Facts(folder, run, files, {file: seal for file, seal in found.items() if seal})
-    body = [_heading(facts), _making(facts), _failures(facts)]
+    run, status = read_run(folder), read_status(folder)
+    body = [_heading(folder, status), _making(folder, status), _failures(status)]
     shards = Shards(folder)
     if len(shards) and run["config"].get("labels"):
         body += [
             _stillness(shards.energy),
-            _distributions(count_labels(list(facts.seals), workers=workers)),
+            _distributions(count_labels(shards.files, workers=workers)),
             _examples(shards, examples),
         ]
     body += [_times(read_times(folder)), _settings(run)]
@@ -100,54 +82,57 @@ def _section(title: str, *content: str | Iterable[str]) -> Html:
     return element("section", element("h2", title), *content)
 
 
-def _heading(facts: _Facts) -> Html:
+def _heading(folder: Path, status: FolderStatus) -> Html:
     rows = [
         (
             name,
-            f"{len([file for file in files if file in facts.seals])} of {len(files)}",
-            str(facts.total("videos", files)),
-            str(facts.total("clips", files)),
-            size_text(facts.total("bytes", files)),
+            f"{part.sealed} of {part.shards}",
+            str(part.videos),
+            str(part.clips),
+            size_text(part.bytes),
         )
-        for name, files in facts.files.items()
+        for name, part in status.sets.items()
     ]
     head = ("set", "shards sealed", "videos", "clips", "size")
-    sealed = list(facts.seals)
+    parts = status.sets.values()
     sentence = (
-        f"{count_text(facts.total('clips', sealed), 'clip')} of "
-        f"{count_text(facts.total('videos', sealed), 'video')} in "
-        f"{count_text(len(sealed), 'shard')}, {size_text(facts.total('bytes', sealed))}."
+        f"{count_text(sum(part.clips for part in parts), 'clip')} of "
+        f"{count_text(sum(part.videos for part in parts), 'video')} in "
+        f"{count_text(sum(part.sealed for part in parts), 'shard')}, "
+        f"{size_text(sum(part.bytes for part in parts))}."
     )
-    title = element("h1", f"Shards: {facts.folder.name}")
+    title = element("h1", f"Shards: {folder.name}")
     return joined(title, element("p", sentence), table(head, rows, numbers=4))
 
 
-def _making(facts: _Facts) -> Html:
-    missing = facts.missing
-    if not missing:
+def _making(folder: Path, status: FolderStatus) -> Html:
+    """Tell of shards that are not there yet, and how long they take at the pace so far."""
+    if status.is_complete:
         return element("p", "All planned shards are there, sealed.", class_="quiet")
-    planned = len(missing) + len(facts.seals)
-    share = len(facts.seals) / planned
-    names = ", ".join(file.name for file in missing[:_NAMED])
-    meter = element("div", element("div", style=f"width:{share:.0%}"), class_="meter")
-    return _section(
-        "Still to be made",
-        meter,
-        element(
-            "p",
-            f"{len(missing)} of {count_text(planned, 'shard')} missing: {names}"
-            f"{', ...' if len(missing) > _NAMED else ''}. {_time_left(facts)} Running the same "
-            "extract command again goes on.",
-        ),
-    )
+    parts = status.sets.values()
+    planned, sealed = sum(part.shards for part in parts), sum(part.sealed for part in parts)
+    making = [name for part in parts for name in part.making]
+    missing = [name for part in parts for name in part.missing]
+    told = [
+        f"{len(names)} of {count_text(planned, 'shard')} {what}: {', '.join(names[:_NAMED])}"
+        f"{', ...' if len(names) > _NAMED else ''}. "
+        for what, names in (("being made", making), ("missing", missing))
+        if names
+    ]
+    told.append(_time_left(folder, planned - sealed))
+    if not making:
+        told.append(" Running the same extract command again goes on.")
+    meter = element("div", element("div", style=f"width:{sealed / planned:.0%}"), class_="meter")
+    return _section("Still to be made", meter, element("p", "".join(told)))
 
 
-def _time_left(facts: _Facts) -> str:
-    ends = sorted(seal_of(file).stat().st_mtime for file in facts.seals)
+def _time_left(folder: Path, left: int) -> str:
+    seals = (seal_of(file) for file in shard_files(folder))
+    ends = sorted(seal.stat().st_mtime for seal in seals if seal.exists())
     if len(ends) < 2 or ends[0] == ends[-1]:
         return "How long that takes is not known yet."
     each = (ends[-1] - ends[0]) / (len(ends) - 1)
-    return f"At the pace of those that are there, about {duration(each * len(facts.missing))} left."
+    return f"At the pace of those that are there, about {duration(each * left)} left."
 
 
 def _settings(run: Mapping[str, Any]) -> Html:
@@ -163,10 +148,10 @@ def _settings(run: Mapping[str, Any]) -> Html:
     return _section("How it was made", element("div", settings, versions, class_="cards"))
 
 
-def _failures(facts: _Facts) -> Html:
+def _failures(status: FolderStatus) -> Html:
     by_reason = defaultdict(list)
-    for seal in facts.seals.values():
-        for failure in failures_of(seal):
+    for part in status.sets.values():
+        for failure in part.failures:
             by_reason[failure.reason].append(failure)
     if not by_reason:
         return _section("What went wrong", element("p", "Nothing: every video gave its clips."))

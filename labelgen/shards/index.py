@@ -53,7 +53,7 @@ def write_index(path: Path, output: Path) -> int:
         cannot be written.
     """
     folder = find_shard_folder(path)
-    sets = _sealed_sets(folder)
+    sets = sealed_sets(folder)
     files = [file for _, file in sets]
     if output.suffix not in _SUFFIXES or (output.exists() and not output.is_file()):
         raise LabelgenError(f"{output} is no name for the index; it is an HDF5 file, so end it .h5")
@@ -74,8 +74,14 @@ def write_index(path: Path, output: Path) -> int:
     return gathered.clips
 
 
-def _sealed_sets(folder: Path) -> list[tuple[str, Path]]:
-    """Return the shards of a complete folder, each with the name of its set, in order."""
+def sealed_sets(folder: Path) -> list[tuple[str, Path]]:
+    """Return the shards of a complete folder, each with the name of its set, in order.
+
+    Raises
+    ------
+    LabelgenError
+        If one is absent or unsealed, or there is one too many.
+    """
     run = read_run(folder)
     sets = [(name, file) for name, files in planned_files(folder, run).items() for file in files]
     sealed = sum(read_seal(file) is not None for _, file in sets)

@@ -65,6 +65,7 @@ class _Folder:
         self.clips = int(self._ends[-1]) if self._sealed else 0
         self.videos = sum(seal["videos"] for *_, seal in self._sealed)
         self.sealed = len(self._sealed)
+        self.files = [file for _, file, _ in self._sealed]
 
     @contextmanager
     def open(self, clip: int) -> Iterator[tuple[h5py.File, int]]:
@@ -158,6 +159,11 @@ class Shards:
     def path(self) -> Path:
         """The shard folder."""
         return self._folder.path
+
+    @property
+    def files(self) -> list[Path]:
+        """The sealed shards, in order."""
+        return self._folder.files
 
     @property
     def profile(self) -> str:

@@ -226,8 +226,8 @@ def test_a_known_dataset_is_labelled_and_trained_on_where_readme_says(clone, tmp
     code, seen = on_a_terminal(make(f"make labels {place} WORKERS=2"), clone, **variables)
     assert code == 0, seen
     assert "1 listed video not on disk" in seen
-    missing = clone / "manifests" / "ucf101.missing.txt"
-    assert missing.read_text() == "Biking/v_gone.avi\n"
+    left_out = clone / "manifests" / "ucf101.left_out.csv"
+    assert left_out.read_text() == "path,reason\nBiking/v_gone.avi,not on disk\n"
     assert (clone / "shards" / "ucf101" / "ucf101-train1-00000-of-00001.h5").exists()
     code, seen = on_a_terminal(make(f"make pretrain {place}"), clone, **variables)
     assert code == 0, seen

@@ -11,6 +11,7 @@ import pytest
 from flow_inputs import (
     MIDDLEBURY,
     endpoint_error,
+    fast_pair,
     from_python,
     middlebury,
     texture,
@@ -147,10 +148,38 @@ def test_middlebury_error_is_within_two_percent_of_opencv(name):
     assert endpoint_error(tvl1_flow(pair)[0], truth) <= 1.02 * theirs
 
 
+def test_accurate_is_truer_on_middlebury():
+    pairs = [middlebury(name) for name in MIDDLEBURY]
+    errors = [
+        [endpoint_error(tvl1_flow(pair, settings)[0], truth) for pair, truth in pairs]
+        for settings in (Tvl1Settings(), TVL1_PRESETS["accurate"])
+    ]
+    assert np.mean(errors[1]) <= 0.16
+    assert (np.less(errors[1], errors[0])).all()
+
+
+def test_accurate_finds_motion_of_twenty_pixels():
+    pair, truth = fast_pair()
+    assert np.hypot(*truth).max() >= 20
+    assert endpoint_error(tvl1_flow(pair, TVL1_PRESETS["accurate"])[0], truth) <= 1
+
+
+def test_accurate_sees_through_a_change_of_light():
+    pair, truth = zoomed_pair(1.03)
+    shade = np.linspace(0.95, 1.05, pair.shape[2], dtype=np.float32)
+    pair = np.stack([0.7 * pair[0] + 30, 0.7 * pair[1] * shade + 30]).round().astype(np.uint8)
+    errors = [
+        endpoint_error(tvl1_flow(pair, settings)[0], truth, border=10)
+        for settings in (Tvl1Settings(), TVL1_PRESETS["accurate"])
+    ]
+    assert errors[1] < min(0.1, 0.6 * errors[0])
+
+
 @pytest.mark.parametrize("size", [(128, 171), (17, 19), (1, 1), (1, 50), (50, 1), (2, 3), (8, 7)])
-def test_still_pair_gives_exactly_zero(size):
+@pytest.mark.parametrize("settings", [Tvl1Settings(), TVL1_PRESETS["accurate"]])
+def test_still_pair_gives_exactly_zero(size, settings):
     frame = texture(*(max(side, 8) for side in size))[: size[0], : size[1]].astype(np.uint8)
-    flow = tvl1_flow(np.stack([frame, frame, frame]))
+    flow = tvl1_flow(np.stack([frame, frame, frame]), settings)
     assert flow.shape == (2, 2, *size)
     assert not flow.any()
 
@@ -208,7 +237,7 @@ def test_other_input_is_refused(frames):
     [
         ("tau", 0.0), ("lambda_", -1.0), ("theta", float("nan")), ("epsilon", float("inf")),
         ("scales", 0), ("warps", 2.5), ("scale_step", 1.0), ("median_size", 3),
-        ("inner_iterations", 0), ("outer_iterations", -1),
+        ("inner_iterations", 0), ("outer_iterations", -1), ("sigma", 3.0), ("texture", 1.5),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(name, value):

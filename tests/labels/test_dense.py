@@ -9,10 +9,10 @@ import pytest
 from conftest import random_clip
 
 from labelgen import LABELS, clip_labels, flip_labels, optical_flow, read_clips
-from labelgen.labels.appearance import appearance_labels
+from labelgen.labels.appearance import appearance_labels, block_scores
 from labelgen.labels.boundaries import boundary_sums
 from labelgen.labels.crops import crop_positions
-from labelgen.labels.dense import every_crop_appearance, every_crop_motion
+from labelgen.labels.dense import _every_score, every_crop_appearance, every_crop_motion
 from labelgen.labels.motion import motion_labels, motion_maps
 from labelgen.labels.partitions import MASKS, edge_lines, row_ends
 
@@ -42,6 +42,15 @@ def test_golden_clips(golden):
 def test_random_clips():
     for seed in range(2):
         assert_dense_equals_single(*random_clip(seed), crops=ALL[seed::7])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_scores_are_the_bits_of_single_crops(seed):
+    frames, _ = random_clip(seed)
+    scores = _every_score(frames)
+    for top, left in itertools.chain(ALL[seed::13], itertools.product((0, 16), (0, 59))):
+        crop = frames[:, top : top + 112, left : left + 112]
+        np.testing.assert_array_equal(scores[:, top, left], block_scores(crop))
 
 
 def test_flat_and_extreme_clips():

@@ -17,7 +17,7 @@ import torch
 from conftest import REPOSITORY
 from train_helpers import toy_shards
 
-from labelgen.shards.folder import locked
+from labelgen.shards.claims import locked
 from train import TrainError, bench, checkpoint, cli, state
 from train.checkpoint import load
 from train.device import Machine
