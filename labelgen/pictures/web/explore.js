@@ -49,7 +49,8 @@ async function load(clip) {
     const fields = Object.entries(clip.fields).map(async ([name, at]) => [name, await picture(at)]);
     clip.map = await unpack(clip.labels);
     clip.rates = rates(clip.map);
-    clip.images = { film: await picture(clip.film), ...Object.fromEntries(await Promise.all(fields)) };
+    clip.images = Object.fromEntries(await Promise.all(fields));
+    clip.images.film = await picture(clip.film);
   })();
   await clip.loaded;
   return clip;
@@ -91,24 +92,34 @@ const mean = (numbers) => numbers.reduce((sum, one) => sum + one, 0) / numbers.l
 
 // ---- Pictures
 
-function paint() {
-  const images = current().images, image = images[state.layer] ?? images.film;
-  const film = $("film"), pen = film.getContext("2d");
-  const of = image === images.film ? state.frame : 0;
+const film = element("canvas", { width: WIDTH, height: HEIGHT });
+
+// Draws a frame of a sheet of them, or a picture of one, as it is or mirrored.
+function draw(canvas, image, at, mirrored) {
+  const pen = canvas.getContext("2d");
   pen.save();
-  if (state.flip) pen.transform(-1, 0, 0, 1, WIDTH, 0);
-  pen.drawImage(image, (of % ACROSS) * WIDTH, Math.floor(of / ACROSS) * HEIGHT, WIDTH, HEIGHT,
+  if (mirrored) pen.transform(-1, 0, 0, 1, WIDTH, 0);
+  pen.drawImage(image, (at % ACROSS) * WIDTH, Math.floor(at / ACROSS) * HEIGHT, WIDTH, HEIGHT,
     0, 0, WIDTH, HEIGHT);
   pen.restore();
-  for (const { canvas } of panels)
-    canvas.getContext("2d").drawImage(film, state.left, state.top, CROP, CROP, 0, 0, CROP, CROP);
+}
+
+function paint() {
+  const images = current().images;
+  draw(film, images.film, state.frame, state.flip);
+  if (state.layer === "film") $("film").getContext("2d").drawImage(film, 0, 0);
+  else draw($("film"), images[state.layer], 0, state.flip);
+  // Colours are of the film whatever else is looked at.
+  for (const { canvas, whats } of panels)
+    canvas.getContext("2d").drawImage(whats === COLOURS ? film : $("film"), state.left, state.top,
+      CROP, CROP, 0, 0, CROP, CROP);
   for (const [k, button] of [...$("times").children].entries())
     button.setAttribute("aria-pressed", k === state.frame);
 }
 
 function edges(partition) {
   const path = partition.blocks.map((block) => block.path).join("");
-  return [drawing("path", { d: path, class: "edge under" }), drawing("path", { d: path, class: "edge" })];
+  return ["edge under", "edge"].map((name) => drawing("path", { d: path, class: name }));
 }
 
 function arrow(angle, length, settings) {
@@ -168,13 +179,14 @@ function drawMarks(svg, partition, whats, size) {
     const { path, anchor: [row, column] } = partition.blocks[block - 1];
     const { colour, line } = DATA.styles[what];
     const same = marks.filter((mark) => mark.block === block);
-    const shift = 15 * size * (same.findIndex((mark) => mark.what === what) - (same.length - 1) / 2);
+    const step = 15 * size, high = step * same.length / 2;
+    const shift = step * (same.findIndex((mark) => mark.what === what) + .5) - high;
     const fill = line === "solid" ? "none" : `url(#${svg.id}-${what})`;
     lines.push(drawing("path", { d: path, class: "halo" }), drawing("path", { d: path, fill,
       class: `mark ${line}`, stroke: colour, style: `fill: ${fill}`,
       "data-mark": `${partition.name} ${what}`, "data-block": block }));
     const x = Math.min(Math.max(column + .5, 15 * size), CROP - 15 * size);
-    const y = Math.min(Math.max(row + .5 + shift, 8 * size), CROP - 8 * size);
+    const y = Math.min(Math.max(row + .5, high), CROP - high) + shift;
     tags.push(tag(what, told, x, y, size));
   }
   svg.replaceChildren(...whats.filter((what) => DATA.styles[what].line !== "solid")
@@ -193,7 +205,7 @@ function show() {
   $("over").replaceChildren(drawing("path", { class: "shade",
     d: `M0,0H${WIDTH}V${HEIGHT}H0ZM${left},${top}h${CROP}v${CROP}h${-CROP}Z` }));
   const over = crop.firstElementChild, drawn = partitions[state.drawn];
-  if (drawn) drawMarks(over, drawn, [...MOTION, ...COLOURS], 0.5);
+  if (drawn) drawMarks(over, drawn, [...MOTION, ...COLOURS], crop.clientWidth < 300 ? .7 : .5);
   else over.replaceChildren();
   const size = panels[0].canvas.clientWidth < 140 ? 1 : .8;
   for (const { svg, partition, whats } of panels) drawMarks(svg, partition, whats, size);
@@ -201,7 +213,8 @@ function show() {
   showPairs();
   Object.assign($("here").style, { left: `${(100 * (left + .5)) / LEFTS}%`,
     top: `${(100 * (top + .5)) / TOPS}%` });
-  $("said").textContent = `Crop at top ${top}, left ${left}${state.flip ? " of the mirrored frame" : ""}`
+  $("said").textContent = `Crop at top ${top}, left ${left}`
+    + (state.flip ? " of the mirrored frame" : "")
     + (changed ? `; ${changed} of ${DATA.labels.length} labels changed` : "");
   paint();
 }
@@ -301,21 +314,23 @@ function showRates() {
   }
 }
 
-const clipsAsked = () => state.scope === "all" ? DATA.clips.filter((clip) => clip.rates) : [current()];
-
 // By crop, how often the chosen label, or how many of all labels, change when it moves by a pixel.
 function heat() {
-  const clips = clipsAsked(), found = new Float32Array(CROPS);
+  const clips = state.scope === "all" ? DATA.clips.filter((clip) => clip.rates) : [current()];
+  const found = new Float32Array(CROPS);
   const asked = state.label === null ? DATA.labels.map((_, k) => k) : [number[state.label]];
   for (const clip of clips)
     for (const k of asked)
-      for (let crop = 0; crop < CROPS; crop++) found[crop] += clip.rates[k * CROPS + crop] / clips.length;
+      for (let crop = 0; crop < CROPS; crop++)
+        found[crop] += clip.rates[k * CROPS + crop] / clips.length;
   return found;
 }
 
 function shade(share) {
-  const at = Math.min(Math.max(share, 0), 1) * (STOPS.length - 1), low = Math.min(Math.floor(at), STOPS.length - 2);
-  return `rgb(${STOPS[low].map((part, k) => part + (at - low) * (STOPS[low + 1][k] - part)).join(",")})`;
+  const last = STOPS.length - 1, at = Math.min(Math.max(share, 0), 1) * last;
+  const low = Math.min(Math.floor(at), last - 1);
+  const parts = STOPS[low].map((part, k) => part + (at - low) * (STOPS[low + 1][k] - part));
+  return `rgb(${parts.join(",")})`;
 }
 
 const shownLeft = (left) => state.flip ? LEFTS - 1 - left : left;
@@ -330,13 +345,18 @@ function showHeat() {
   const whose = state.scope === "all" ? `in ${DATA.clips.length} clips` : "in this clip";
   $("asked").textContent = regions ? `${state.label} of every crop` :
     `How often ${state.label ?? "labels"} change${state.label ? "s" : ""} ${whose}`;
-  $("meaning").textContent = regions
-    ? "Each place is a crop; the numbers are this label's values there. Choose another label by its row."
-    : state.label === null
-      ? "Each place is a crop: how many of the 27 labels change when it moves by one pixel, on average over "
-        + "the ways it can move. Choose a label by its row to see that one; its thin bar is its share of changes."
-      : "Each place is a crop: in which share of clips and moves by one pixel the label changes.";
+  $("meaning").textContent = regions ? MEANINGS.regions
+    : state.label === null ? MEANINGS.labels : MEANINGS.label;
 }
+
+const MEANINGS = {
+  labels: "Each place is a crop: how many of the 27 labels change when it moves by one pixel, on "
+    + "average over the ways it can move. Choose a label by its row to see that one; the thin bar "
+    + "there says how often it changes.",
+  label: "Each place is a crop: in which share of clips and moves by one pixel the label changes.",
+  regions: "Each place is a crop; the numbers are this label's values there. The dot is the crop "
+    + "that is shown.",
+};
 
 function drawRates(pen) {
   const found = heat(), most = Math.max(...found, 1e-9);
@@ -345,15 +365,17 @@ function drawRates(pen) {
     pen.fillRect(shownLeft(crop % LEFTS) * CELL, Math.floor(crop / LEFTS) * CELL, CELL, CELL);
   }
   $("least").textContent = "0";
-  $("most").textContent = state.label === null ? `${most.toFixed(1)} labels` : `${(100 * most).toFixed(0)}%`;
+  $("most").textContent = state.label === null ? `${most.toFixed(1)} labels`
+    : `${(100 * most).toFixed(0)}%`;
 }
 
 // Where a label has the same value, with that value at the place that is furthest from others.
 function drawRegions(pen, name) {
   const k = number[name];
-  const values = Array.from({ length: CROPS }, (_, crop) => valueAt(k, Math.floor(crop / LEFTS), crop % LEFTS));
+  const values = Array.from({ length: CROPS },
+    (_, crop) => valueAt(k, Math.floor(crop / LEFTS), crop % LEFTS));
   const present = [...new Set(values)].sort((a, b) => a - b);
-  const tone = (one) => present.length < 2 ? .2 : .05 + .65 * present.indexOf(one) / (present.length - 1);
+  const tone = (one) => .05 + .65 * present.indexOf(one) / Math.max(present.length - 1, 1);
   for (let crop = 0; crop < CROPS; crop++) {
     const x = (crop % LEFTS) * CELL, y = Math.floor(crop / LEFTS) * CELL;
     pen.fillStyle = shade(tone(values[crop]));
@@ -377,7 +399,8 @@ function innermost(values, one) {
   let ring = values.map((other) => other === one), last = ring;
   while (ring.includes(true)) {
     last = ring;
-    ring = last.map((inside, crop) => inside && NEAR[crop].length === 4 && NEAR[crop].every((near) => last[near]));
+    ring = last.map((inside, crop) => inside && NEAR[crop].length === 4
+      && NEAR[crop].every((near) => last[near]));
   }
   const places = last.flatMap((inside, crop) => inside ? [crop] : []);
   return places[places.length >> 1];
@@ -405,14 +428,15 @@ function showChoices() {
     button.setAttribute("aria-pressed", state[key] === chosen);
     if (key === "layer") button.disabled = !(chosen in current().images);
   }
-  for (const [name, row] of Object.entries(rows)) row.setAttribute("aria-pressed", name === state.label);
+  for (const [name, row] of Object.entries(rows))
+    row.setAttribute("aria-pressed", name === state.label);
 }
 
 function addLabel(holder, label) {
   const row = element("button", { type: "button", class: "label", "data-label": label.name },
-    element("span", { class: "name" }, label.name.split("/").pop()), element("span", { class: "glyph" }),
-    element("b", { class: "value" }), element("span", { class: "words" }),
-    element("span", { class: "rate" }));
+    element("span", { class: "name" }, label.name.split("/").pop()),
+    element("span", { class: "glyph" }), element("b", { class: "value" }),
+    element("span", { class: "words" }), element("span", { class: "rate" }));
   row.addEventListener("click", () => set("label", state.label === label.name ? null : label.name));
   rows[label.name] = row;
   holder.append(row);
@@ -428,7 +452,8 @@ function addBranch(name, whats, ...words) {
   for (const partition of DATA.partitions) {
     const canvas = element("canvas", { width: CROP, height: CROP, role: "img",
       "aria-label": `The crop under the ${partition.name}, with its ${name} labels` });
-    const svg = drawing("svg", { viewBox: `0 0 ${CROP} ${CROP}`, id: `${name}-${partition.name}`, "aria-hidden": true });
+    const svg = drawing("svg", { viewBox: `0 0 ${CROP} ${CROP}`,
+      id: `${name}-${partition.name}`, "aria-hidden": true });
     const group = element("div", { role: "group", "aria-label": `${name}/${partition.name}` },
       element("div", { class: "panel" }, canvas, svg),
       element("h3", {}, element("span", {}, `${name}/`), partition.name));
@@ -437,14 +462,16 @@ function addBranch(name, whats, ...words) {
     panels.push({ canvas, svg, partition, whats });
     three.append(group);
   }
-  $("groups").append(element("section", { class: `branch ${name}` }, element("p", { class: "quiet" }, ...words), three));
+  $("groups").append(element("section", { class: `branch ${name}` },
+    element("p", { class: "quiet" }, ...words), three));
 }
 
 function addWhole() {
   const three = element("div", { class: "three" });
   for (const label of DATA.labels)
     if (label.name.includes("/global/")) {
-      const group = element("div", {}, element("h3", {}, label.name.split("/").slice(0, 2).join("/")));
+      const [branch, whole] = label.name.split("/");
+      const group = element("div", {}, element("h3", {}, element("span", {}, `${branch}/`), whole));
       addLabel(group, label);
       three.append(group);
     }
@@ -454,8 +481,9 @@ function addWhole() {
 function addClips() {
   for (const [k, clip] of DATA.clips.entries()) {
     const canvas = element("canvas", { width: WIDTH, height: HEIGHT });
-    const button = element("button", { type: "button", title: `${clip.video}, frame ${clip.start}`,
-      "aria-label": `Clip ${k + 1} of ${DATA.clips.length}: ${clip.video} from frame ${clip.start}` }, canvas);
+    const told = `${clip.video} from frame ${clip.start}`;
+    const button = element("button", { type: "button", title: told,
+      "aria-label": `Clip ${k + 1} of ${DATA.clips.length}: ${told}` }, canvas);
     button.addEventListener("click", () => choose(k));
     $("clips").append(button);
   }
@@ -465,9 +493,7 @@ function addClips() {
 async function loadAll() {
   for (const [k, clip] of DATA.clips.entries()) {
     await load(clip);
-    const middle = FRAMES >> 1, pen = $("clips").children[k].firstElementChild.getContext("2d");
-    pen.drawImage(clip.images.film, (middle % ACROSS) * WIDTH, Math.floor(middle / ACROSS) * HEIGHT,
-      WIDTH, HEIGHT, 0, 0, WIDTH, HEIGHT);
+    draw($("clips").children[k].firstElementChild, clip.images.film, FRAMES >> 1, false);
   }
   document.body.dataset.ready = "yes";
   if (state.scope === "all") showHeat();
@@ -487,8 +513,10 @@ function follow(holder, begin, at) {
     begin(...place(event));
     at(...place(event));
   });
-  holder.addEventListener("pointermove", (event) => event.pointerId === held && at(...place(event)));
-  for (const end of ["pointerup", "pointercancel"]) holder.addEventListener(end, () => (held = null));
+  holder.addEventListener("pointermove",
+    (event) => event.pointerId === held && at(...place(event)));
+  for (const end of ["pointerup", "pointercancel"])
+    holder.addEventListener(end, () => (held = null));
 }
 
 function listen() {
@@ -530,7 +558,8 @@ async function build() {
   const over = $("crop").firstElementChild;
   over.setAttribute("viewBox", `0 0 ${CROP} ${CROP}`);
   over.id = "over-crop";
-  $("ramp").style.background = `linear-gradient(to right, ${STOPS.map((_, k) => shade(k / (STOPS.length - 1))).join(",")})`;
+  const stops = STOPS.map((_, k) => shade(k / (STOPS.length - 1)));
+  $("ramp").style.background = `linear-gradient(to right, ${stops.join(",")})`;
   for (let k = 0; k < FRAMES; k++) {
     const button = element("button", { type: "button", "aria-label": `Frame ${k + 1}` }, k + 1);
     button.addEventListener("click", () => { state.frame = k; set("layer", "film"); });
@@ -543,7 +572,7 @@ async function build() {
   addChoice($("drawn"), "drawn", "none", "none");
   addChoice($("scope"), "scope", "clip", "this clip");
   addChoice($("scope"), "scope", "all", "all clips");
-  addBranch("motion", MOTION, key("u"), " block where motion along x changes most from pixel to pixel, ",
+  addBranch("motion", MOTION, key("u"), " block where motion along x changes most, ",
     key("v"), " along y; the arrow: which way it grows");
   addBranch("appearance", COLOURS, key("diverse"), " block whose colours change most over the frames, ",
     key("stable"), " least; the square: its dominant colour");
