@@ -21,7 +21,7 @@ import labelgen
 from labelgen.errors import LabelgenError
 from labelgen.flow.methods import DEFAULT_BOUND, DEFAULT_METHOD, FLOW_LAYOUTS
 from labelgen.labels.profiles import PROFILES
-from labelgen.progress import count_text
+from labelgen.progress import count_text, size_text
 from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
 from labelgen.signals import stop_once
 
@@ -628,6 +628,29 @@ def report(shards: Path, output: Path, examples: int, workers: int | None) -> No
 
     write_report(shards, output, examples=examples, workers=_cores(workers))
     click.echo(f"{output}: a page about {shards}", err=True)
+
+
+@main.command()
+@shards_argument
+@click.option("-o", "--output", type=_FILE, required=True, help="HTML file to write.")
+@click.option(
+    "--clips",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="Clips on the page at most, spread over the videos.",
+)
+def explore(shards: Path, output: Path, clips: int) -> None:
+    """Write a page on which one drags the crop over clips of SHARDS and sees labels change.
+
+    It is one file and needs no network. It needs frames and the labels of all 1020 crops, which
+    extract stores by default.
+    """
+    from labelgen.pictures.explorer import write_explorer
+
+    count = write_explorer(shards, output, clips=clips)
+    size = size_text(output.stat().st_size)
+    click.echo(f"{output}: {count_text(count, 'clip')}, {size}; open it in a browser", err=True)
 
 
 if __name__ == "__main__":

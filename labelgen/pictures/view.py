@@ -123,7 +123,7 @@ def marks_of(labels: dict[str, int], *, profile: str) -> tuple[Mark, ...]:
                 what=what,
                 block=block,
                 mask=mask,
-                anchor=_anchor(mask),
+                anchor=block_anchor(mask),
                 angle=orientation_angle(way, profile=profile) if way else None,
                 colour=colour,
             )
@@ -131,7 +131,7 @@ def marks_of(labels: dict[str, int], *, profile: str) -> tuple[Mark, ...]:
     return tuple(marks)
 
 
-def _anchor(mask: np.ndarray) -> tuple[float, float]:
+def block_anchor(mask: np.ndarray) -> tuple[float, float]:
     """Return a point far from the block's edge: of all such points the one nearest its middle."""
     inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     points = np.argwhere(inside >= inside.max() - 1)

@@ -287,6 +287,19 @@ class Shards:
         with self._folder.open(self._clip(i)) as (shard, row):
             return np.asarray(shard["labels"][row, int(away.argmin())])
 
+    def all_crops(self, i: int) -> np.ndarray:
+        """Return the labels of all crops of clip i that are stored, (K, 27) uint8, from 1.
+
+        Raises
+        ------
+        LabelgenError
+            If none are stored.
+        """
+        if not len(self.crops):
+            raise self._no_labels()
+        with self._folder.open(self._clip(i)) as (shard, row):
+            return np.asarray(shard["labels"][row])
+
     def motion_boundaries(self, i: int) -> np.ndarray | None:
         """Return M_u = (x, y) and M_v = (x, y) of clip i, (4, 128, 171) float32, if stored."""
         return self._array("motion_boundaries", i)

@@ -8,7 +8,7 @@ from labelgen import LABELS, Shards, clip_labels, motion_boundaries, optical_flo
 from labelgen.errors import LabelgenError, VideoError
 from labelgen.labels.partitions import MASKS
 from labelgen.pictures.palette import COLOURS, flow_colours, value_words
-from labelgen.pictures.view import _anchor, clip_view, film_view, stored_view, window
+from labelgen.pictures.view import block_anchor, clip_view, film_view, stored_view, window
 
 NAMES = [label.name for label in LABELS]
 PARTS = ("grid", "rings", "triangles")
@@ -77,9 +77,9 @@ def test_arrows_point_where_motion_grows(golden, profile):
 
 def test_a_mark_stands_inside_its_block():
     for mask in MASKS:
-        row, column = _anchor(mask)
+        row, column = block_anchor(mask)
         assert mask[round(row), round(column)]
-    rings = [_anchor(mask) for mask in MASKS[16:20]]
+    rings = [block_anchor(mask) for mask in MASKS[16:20]]
     for (row, column), expected in zip(rings, (55.5, 34.5, 20.5, 6.5), strict=True):
         assert abs(row - expected) < 1.5
         assert abs(column - 55.5) < 1
