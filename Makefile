@@ -81,6 +81,7 @@ lint: $(VENV)/.test  ## check style and types
 bench: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))  ## time labels, flow and the whole pipeline against baselines
 	$(BIN)/python benchmarks/labels.py
 	$(BIN)/python benchmarks/flow.py --data $(BENCH_DATA)
+	$(BIN)/python benchmarks/extraction.py $(firstword $(wildcard $(BENCH_DATA)/ucf101) $(BENCH_DATA))
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_DATA)
 
 kills: $(VENV)/.test  ## kill extractions at 50 random moments and compare what reruns make, minutes
