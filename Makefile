@@ -87,8 +87,8 @@ bench: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))
 kills: $(VENV)/.test  ## kill extractions at 50 random moments and compare what reruns make, minutes
 	$(BIN)/python tests/run/kills.py --rounds 50
 
-cluster: $(VENV)/.cluster  ## test extractions on a local Dask cluster, a minute or two
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/run
+cluster: $(VENV)/.cluster  ## test extractions on a local Dask cluster, and recipes for schedulers, minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/run tests/test_workflows.py
 
 clean:  ## remove the environment and caches; data, manifests and shards stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,6 +21,8 @@ from labelgen.run.worker import ShardReport, ShardTask, make_shard
 from labelgen.shards.seal import Failure
 
 _PATIENCE = 20
+# Workers of a batch job come when the scheduler of the cluster starts them.
+_WORKERS_PATIENCE = 120
 ALLOWED_FAILURES = 20
 """Deaths of workers that a task may see. Dask blames every task that a worker held for its end."""
 
@@ -94,7 +96,7 @@ def _client_of(scheduler: str) -> Generator[Any, None, None]:
     with client:
         client.run_on_scheduler(_allow_deaths)
         try:
-            client.wait_for_workers(1, timeout=_PATIENCE)
+            client.wait_for_workers(1, timeout=_WORKERS_PATIENCE)
         except TimeoutError:
             raise LabelgenError(
                 f"the Dask scheduler at {scheduler} has no workers; start some with `dask worker "

@@ -141,6 +141,7 @@ def _die(task):
 
 def test_no_scheduler_and_no_workers_are_one_sentence(videos, tmp_path, scheduler, monkeypatch):
     monkeypatch.setattr(cluster, "_PATIENCE", 1)
+    monkeypatch.setattr(cluster, "_WORKERS_PATIENCE", 1)
     with pytest.raises(LabelgenError, match="no Dask scheduler answers at tcp://127.0.0.1:1 "):
         extract(videos, tmp_path / "s", scheduler="tcp://127.0.0.1:1")
     with pytest.raises(LabelgenError, match=f"the Dask scheduler at {scheduler} has no workers"):
