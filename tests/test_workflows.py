@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,11 @@ def test_a_cluster_of_dask_inside_a_job(videos, tmp_path, environment, plain):
     wrong = submit(tmp_path, environment, "sbatch", script, *words, "--crops", "every")
     assert wrong.returncode == 2
     assert "unknown crops 'every'" in wrong.stderr
+
+
+def test_the_page_names_every_recipe_and_no_other():
+    page = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"workflows/(\w+\.sh)", page)) == {f.name for f in WORKFLOWS.glob("*.sh")}
 
 
 def test_the_stand_ins_know_what_they_are_told(tmp_path, environment):
