@@ -20,8 +20,9 @@ FORMAT_VERSION = 1
 
 _NAME = re.compile(r"(?P<set>.+)-(?P<number>\d{5,})-of-(?P<total>\d{5,})\.h5")
 
+_COUNTS = ("bytes", "videos", "clips", "crops")
 _KEYS = {
-    *("format", "format_version", "shard", "sha256", "bytes", "videos", "clips", "crops"),
+    *("format", "format_version", "shard", "sha256", *_COUNTS),
     *("config_hash", "manifest_sha256", "failures"),
 }
 
@@ -99,9 +100,15 @@ def is_whole(seal: Any) -> bool:
     return (
         isinstance(seal, dict)
         and seal.keys() >= _KEYS
-        and seal["format_version"] == FORMAT_VERSION
+        and (seal["format"], seal["format_version"]) == (FORMAT, FORMAT_VERSION)
+        and all(isinstance(seal[key], int) for key in _COUNTS)
         and isinstance(seal["failures"], list)
+        and all(_is_failure(record) for record in seal["failures"])
     )
+
+
+def _is_failure(record: Any) -> bool:
+    return isinstance(record, dict) and record.keys() == set(Failure._fields)
 
 
 def is_shard_name(name: str) -> bool:

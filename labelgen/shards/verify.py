@@ -126,6 +126,9 @@ def _content_problems(shard: h5py.File, seal: dict[str, Any]) -> Iterator[str]:
             f"holds {count_text(clips, 'clip')} of {count_text(videos, 'video')}, "
             f"its seal says {seal['clips']} of {seal['videos']}"
         )
+    crops = shard["labels"].shape[1] if "labels" in shard else 0
+    if crops != seal["crops"]:
+        yield f"has labels of {count_text(crops, 'crop')}, its seal says {seal['crops']}"
     for name in ("labels", "motion_boundaries", "motion_energy", "frames", "flow", "clips/start"):
         if name in shard and len(shard[name]) != clips:
             rows = count_text(len(shard[name]), "row")

@@ -38,6 +38,10 @@ def test_verify_names_what_is_wrong(videos, tmp_path):
         seal |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         (folder / first.name).with_suffix(".json").write_text(json.dumps(seal))
 
+    def reseal(folder, **change):
+        seal = (folder / first.name).with_suffix(".json")
+        seal.write_text(json.dumps(json.loads(seal.read_text()) | change))
+
     def set_label(folder):
         with h5py.File(folder / first.name, "r+") as shard:
             shard["labels"][1, 2, 0] = 17
@@ -54,6 +58,12 @@ def test_verify_names_what_is_wrong(videos, tmp_path):
     assert "seal" in problems_after(swap)
     assert "has no seal" in problems_after(lambda f: (f / first.name).with_suffix(".json").unlink())
     assert "planned but absent" in problems_after(lambda f: (f / first.name).unlink())
+    assert "its seal says 9" in problems_after(lambda f: reseal(f, crops=9))
+    for change in (
+        {"format": "x"}, {"clips": "3"}, {"bytes": None}, {"failures": [{"path": "a"}]},
+        {"failures": ["a"]}, {"failures": {}},
+    ):  # fmt: skip
+        assert "its seal" in problems_after(lambda f, c=change: reseal(f, **c)), change
     assert "is damaged" in problems_after(
         lambda f: (f / first.name).with_suffix(".json").write_text("{")
     )
