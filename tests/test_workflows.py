@@ -165,7 +165,7 @@ def test_recipes_are_bash(recipe):
 def test_an_array_makes_what_one_run_makes(recipe, tasks, after, plain, named, tools, tmp_path):
     expected = digests(plain / "s")
     scratch = tmp_path / "scratch"
-    done = run_recipe(recipe, *WHAT, **tools, **named, TASKS="2", SCRATCH=str(scratch))
+    done = run_recipe(recipe, *WHAT, **tools, **named, TASKS="2", LOCAL=str(scratch))
     assert done.returncode == 0, done.stderr
     shards = sum(name.endswith(".h5") for name in expected)
     assert f"{shards} shards, 0 of them sealed" in done.stderr

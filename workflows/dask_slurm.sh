@@ -15,8 +15,8 @@ set -euo pipefail
 MANIFEST=${MANIFEST:-manifests/ucf101.csv} # of `labelgen manifest`, which counts frames once
 ROOT=${ROOT:-data/ucf101}                  # folder that holds the videos
 OUT=${OUT:-shards/ucf101}                  # seen under this name by all machines
-SCRATCH=${SCRATCH:-}                       # a local folder, where OUT is on a slow network
-CLUSTER=${CLUSTER:-dask-$SLURM_JOB_ID}     # a folder all machines see: the scheduler's address, logs
+LOCAL=${LOCAL:-}                           # a folder of each machine, if OUT is slow
+CLUSTER=${CLUSTER:-dask-$SLURM_JOB_ID}     # a folder that all machines see: address, logs
 PATIENCE=${PATIENCE:-600}                  # seconds for the first worker to come
 
 mkdir -p "$CLUSTER"
@@ -31,7 +31,10 @@ srun dask worker --scheduler-file "$CLUSTER/scheduler.json" --nthreads 1 --no-da
 address=$(timeout "$PATIENCE" python3 -c "import sys; from distributed import Client
 with Client(scheduler_file=sys.argv[1]) as client:
     client.wait_for_workers(1)
-    print(client.scheduler.address)" "$CLUSTER/scheduler.json") || { cat "$CLUSTER"/*.log >&2; exit 1; }
+    print(client.scheduler.address)" "$CLUSTER/scheduler.json") || {
+    cat "$CLUSTER"/*.log >&2
+    exit 1
+}
 labelgen extract --manifest "$MANIFEST" --root "$ROOT" --out "$OUT" "$@" \
-    --engine dask --scheduler "$address" ${SCRATCH:+--scratch "$SCRATCH"}
+    --engine dask --scheduler "$address" ${LOCAL:+--scratch "$LOCAL"}
 labelgen status "$OUT"

@@ -5,6 +5,7 @@
 #
 # Options are those that `labelgen plan` and `labelgen extract` share. Run it again to go on: what
 # is sealed is not made twice. The last job says whether the folder is complete and undamaged.
+# What cores of one machine are called, here the parallel environment smp, is up to your cluster.
 #$ -N labelgen
 #$ -S /bin/bash
 #$ -cwd
@@ -16,7 +17,7 @@ set -euo pipefail
 export MANIFEST=${MANIFEST:-manifests/ucf101.csv} # of `labelgen manifest`, which counts frames once
 export ROOT=${ROOT:-data/ucf101}                  # folder that holds the videos
 export OUT=${OUT:-shards/ucf101}                  # seen under this name by all machines
-export SCRATCH=${SCRATCH:-}                       # a local folder, where OUT is on a slow network
+export LOCAL=${LOCAL:-}                           # a folder of each machine, if OUT is slow
 export TASKS=${TASKS:-100}                        # of the array, at most
 
 what=(--manifest "$MANIFEST" --root "$ROOT" --out "$OUT" "$@")
@@ -24,7 +25,7 @@ what=(--manifest "$MANIFEST" --root "$ROOT" --out "$OUT" "$@")
 # Outside of an array it is not set, or "undefined".
 if [[ ${SGE_TASK_ID:-undefined} != undefined ]]; then
     exec labelgen extract "${what[@]}" --workers "$NSLOTS" \
-        --part "$SGE_TASK_ID/$PARTS" --one-based ${SCRATCH:+--scratch "$SCRATCH"}
+        --part "$SGE_TASK_ID/$PARTS" --one-based ${LOCAL:+--scratch "$LOCAL"}
 fi
 
 read -r shards sealed < <(labelgen plan "${what[@]}" | python3 -c \

@@ -15,7 +15,7 @@ set -euo pipefail
 export MANIFEST=${MANIFEST:-manifests/ucf101.csv} # of `labelgen manifest`, which counts frames once
 export ROOT=${ROOT:-data/ucf101}                  # folder that holds the videos
 export OUT=${OUT:-shards/ucf101}                  # seen under this name by all machines
-export SCRATCH=${SCRATCH:-}                       # a local folder, where OUT is on a slow network
+export LOCAL=${LOCAL:-}                           # a folder of each machine, if OUT is slow
 export TASKS=${TASKS:-100}                        # of the array, at most
 
 what=(--manifest "$MANIFEST" --root "$ROOT" --out "$OUT" "$@")
@@ -24,7 +24,7 @@ if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
     # srun passes Slurm's SIGTERM on; since Slurm 22.05 it must ask for the cores itself.
     exec srun --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
         labelgen extract "${what[@]}" --workers "$SLURM_CPUS_PER_TASK" \
-        --part "$SLURM_ARRAY_TASK_ID/$PARTS" ${SCRATCH:+--scratch "$SCRATCH"}
+        --part "$SLURM_ARRAY_TASK_ID/$PARTS" ${LOCAL:+--scratch "$LOCAL"}
 fi
 
 read -r shards sealed < <(labelgen plan "${what[@]}" | python3 -c \
