@@ -1,6 +1,6 @@
 """Optical flow: time per frame pair, agreement of labels with OpenCV's TV-L1, errors.
 
-    python benchmarks/flow.py [--data ../shared/data] [--clips 18] [--picture docs/flow.png]
+    python benchmarks/flow.py [--data ../shared/data] [--clips 18] [--parts clips sizes]
 
 All methods run one after the other on each clip, on one core, so that a busy machine slows all
 alike; times are the processor's, and ratios are medians over clips. Labels are the six motion
@@ -36,6 +36,7 @@ VIDEOS = (
     "gestures/*",
     "fights/**/*.mp4",
 )
+PARTS = ("clips", "large", "sizes", "truth")
 CROPS = np.array(list(itertools.product((0, 8, 16), (0, 30, 59))))
 KINDS = ("motion/grid", "motion/global")
 COMPARED = [i for i, label in enumerate(LABELS) if label.name.startswith(KINDS)]
@@ -239,6 +240,7 @@ def main() -> None:
     shared = Path(os.environ.get("LABELGEN_SHARED", "../shared"))
     parser.add_argument("--data", type=Path, default=shared / "data")
     parser.add_argument("--clips", type=int, default=18)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -249,10 +251,13 @@ def main() -> None:
         draw(max(clips, key=variety), options.picture)
     for method in methods().values():  # compile, load
         method(grey_of(clips[0][:2]))
-    compare_on_clips(clips)
-    compare_large(frames[:8])
-    compare_sizes([clip for clip in frames if clip[0].shape[0] <= 360][:8])
-    if (options.data / "flow").is_dir():
+    if "clips" in options.parts:
+        compare_on_clips(clips)
+    if "large" in options.parts:
+        compare_large(frames[:8])
+    if "sizes" in options.parts:
+        compare_sizes([clip for clip in frames if clip[0].shape[0] <= 360][:8])
+    if "truth" in options.parts and (options.data / "flow").is_dir():
         compare_truth(options.data)
 
 
