@@ -22,7 +22,7 @@ FLAGS     ?=
 BENCH_DATA ?= $(or $(and $(LABELGEN_SHARED),$(wildcard $(LABELGEN_SHARED)/data)),$(wildcard ../shared/data),data/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help labels pretrain demo test lint bench kills clean
+.PHONY: help labels pretrain demo test lint bench kills cluster clean
 
 help:  ## list the targets
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -81,10 +81,14 @@ lint: $(VENV)/.test  ## check style and types
 bench: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))  ## time labels, flow and the whole pipeline against baselines
 	$(BIN)/python benchmarks/labels.py
 	$(BIN)/python benchmarks/flow.py --data $(BENCH_DATA)
+	$(BIN)/python benchmarks/extraction.py $(firstword $(wildcard $(BENCH_DATA)/ucf101) $(BENCH_DATA))
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_DATA)
 
 kills: $(VENV)/.test  ## kill extractions at 50 random moments and compare what reruns make, minutes
 	$(BIN)/python tests/run/kills.py --rounds 50
+
+cluster: $(VENV)/.cluster  ## test extractions on a local Dask cluster, a minute or two
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/run
 
 clean:  ## remove the environment and caches; data, manifests and shards stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -103,4 +107,8 @@ $(VENV)/.train: $(VENV)/.labelgen
 
 $(VENV)/.test: $(VENV)/.train
 	$(PIP) --editable '.[train,evaluate,tensorboard,export,pictures,test,lint]'
+	@touch $@
+
+$(VENV)/.cluster: $(VENV)/.test
+	$(PIP) --editable '.[dask]'
 	@touch $@

@@ -348,8 +348,18 @@ def check(
     type=_FOLDER,
     help="Folder to write shards in until they are whole, where --out is on a slow file system.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["processes", "dask"]),
+    default="processes",
+    show_default=True,
+    help="Who makes the shards: processes of this machine, or the workers of a Dask cluster.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Of --engine dask: tcp://host:8786.")
 def extract(
     *,
+    engine: str,
+    scheduler: str | None,
     workers: int | None,
     add: bool,
     retry: bool,
@@ -373,6 +383,13 @@ def extract(
 
     if one_based and part is None:
         raise LabelgenError("--one-based says how --part counts; give --part I/N")
+    if (engine == "dask") != (scheduler is not None):
+        raise LabelgenError("--engine dask and --scheduler ADDRESS go together; give both")
+    if scheduler is not None and (workers is not None or video_timeout is not None):
+        raise LabelgenError(
+            "--workers and --video-timeout are of processes of this machine; leave them out with "
+            "--engine dask, whose workers are started by `dask worker`"
+        )
     summary = run(
         **_what(**what),
         limits=Limits(
@@ -384,6 +401,7 @@ def extract(
         retry=retry,
         part=ALL if part is None else parse_part(part, one_based=one_based),
         scratch=scratch,
+        scheduler=scheduler,
     )
     for line in summary.lines():
         click.echo(line, err=True)

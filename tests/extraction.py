@@ -32,6 +32,7 @@ def extract(
     retry=False,
     part=ALL,
     scratch=None,
+    scheduler=None,
     **settings,
 ):
     chosen = {"flow": FLOW, "crops": "grid:16", "frames": "raw", "clips_per_shard": 3}
@@ -46,6 +47,7 @@ def extract(
         retry=retry,
         part=part,
         scratch=scratch,
+        scheduler=scheduler,
     )
 
 

@@ -20,6 +20,7 @@ from joblib import cpu_count
 from labelgen.errors import LabelgenError, StorageError
 from labelgen.flow.precomputed import check_flow_apart, check_flow_root
 from labelgen.progress import ProgressLine, count_text, duration, size_text
+from labelgen.run.cluster import run_on_dask
 from labelgen.run.engines import Limits, run_tasks
 from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, warm_kernels
@@ -189,6 +190,7 @@ def run(
     retry: bool = False,
     part: Part = ALL,
     scratch: Path | None = None,
+    scheduler: str | None = None,
 ) -> RunSummary:
     """Make the shards of a manifest file, or of every video below a folder, that are not there yet.
 
@@ -218,6 +220,8 @@ def run(
         Which share of the shards to make.
     scratch : Path or None, optional
         Folder to write shards in until they are whole; None writes in the shard folder.
+    scheduler : str or None, optional
+        Address of the Dask scheduler whose workers make the shards; None makes them here.
 
     Returns
     -------
@@ -254,7 +258,8 @@ def run(
         try:
             if todo:
                 print(_plan_text(plans, todo, out=out, settings=settings), file=sys.stderr)
-            _warm(todo, settings=settings, limits=limits)
+            if scheduler is None:
+                _warm(todo, settings=settings, limits=limits)
             started = time.monotonic()
             # The root absolute, so that however it was spelt, messages lose the same beginning.
             _make_shards(
@@ -267,6 +272,7 @@ def run(
                 settings=settings,
                 limits=limits,
                 presence=presence.descriptor,
+                scheduler=scheduler,
             )
         except StorageError as error:
             raise StorageError(_with_remedy(error, settings, todo, reports)) from None
@@ -408,6 +414,7 @@ def _make_shards(
     settings: ExtractSettings,
     limits: Limits,
     presence: int,
+    scheduler: str | None,
 ) -> None:
     """Make shards, and add what comes of each to `reports`."""
     if not plans:
@@ -424,14 +431,19 @@ def _make_shards(
         tasks = [dataclasses.replace(task, again=task.seal() is not None) for task in tasks]
         expected = sum(plan.clips for plan in plans)
         with ProgressLine(tally.clips, expected=expected) as progress:
-            make = partial(
-                run_tasks,
-                limits=limits,
-                tally=tally,
-                presence=presence,
-                tell=_Failures(limits.max_failures).add,
-                say=progress.say,
-            )
+            tell = _Failures(limits.max_failures).add
+            make: Callable[[list[ShardTask]], Generator[ShardReport, None, None]]
+            if scheduler is not None:
+                make = partial(run_on_dask, scheduler=scheduler, tally=tally, tell=tell)
+            else:
+                make = partial(
+                    run_tasks,
+                    limits=limits,
+                    tally=tally,
+                    presence=presence,
+                    tell=tell,
+                    say=progress.say,
+                )
             with closing(_made(tasks, make, progress)) as made:
                 reports.extend(made)
 
