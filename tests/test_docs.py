@@ -1,0 +1,186 @@
+"""README and docs: every block of code is marked, every command exists, worked examples work.
+
+``make docs-check`` runs what is marked so, in a fresh clone on the demo set; `docpages` has the
+markers.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import click
+import docpages
+import pytest
+from conftest import REPOSITORY, moving_square, write_video
+
+import labelgen.cli
+import train.cli
+
+BLOCKS = [block for page in docpages.PAGES for block in docpages.blocks_of(page)]
+PROGRAMS = {"labelgen": labelgen.cli.main, "train": train.cli.cli}
+SHELL = ("sh", "console")
+OUTPUT = ("output", "output: numbers vary")
+
+
+def name_of(value):
+    return value.place if isinstance(value, docpages.Block) else value.name
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=name_of)
+def test_a_block_says_whether_it_runs(block):
+    assert block.verb in docpages.VERBS, (
+        f"{block.place}: a block needs a marker on the line above it; see tests/docpages.py"
+    )
+    assert bool(block.told) == docpages.VERBS[block.verb]
+    if block.verb == "tested":
+        assert (REPOSITORY / block.told).is_file()
+    if block.verb.startswith("run"):
+        assert block.language in ("sh", "python")
+    if block.verb == "run on":
+        assert block.language == "python"
+
+
+@pytest.mark.parametrize("page", docpages.PAGES, ids=name_of)
+def test_output_stands_below_what_prints_it(page):
+    before = None
+    for block in docpages.blocks_of(page):
+        if block.verb in OUTPUT:
+            assert before in ("run", "run on"), block.place
+        before = block.verb
+
+
+@pytest.mark.parametrize("page", docpages.PAGES, ids=name_of)
+def test_commands_stand_in_blocks(page):
+    for number, line in docpages.outside_of_blocks(page):
+        assert not re.match(r" {4}(labelgen|train|python|make|torchrun) ", line), (
+            f"{page.name}:{number}: a command outside of a block cannot be checked"
+        )
+
+
+def parse(words):
+    """Parse a command line of ours as the program does, and run nothing."""
+    program, name, *arguments = words
+    command = PROGRAMS[program].commands.get(name)
+    assert command is not None, f"{program} has no command {name}"
+    command.make_context(name, arguments)
+
+
+def ours(words):
+    """The part of a command line that is a call of labelgen or train, if there is one."""
+    for at, word in enumerate(words):
+        if word in PROGRAMS and (at == 0 or words[at - 1] == "--no-python" or "=" in words[at - 1]):
+            return words[at:]
+    return None
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in SHELL], ids=name_of)
+def test_commands_parse(block, monkeypatch):
+    # Files that are named need not be here.
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: value)
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for words in docpages.commands_of(block):
+        if call := ours(words):
+            try:
+                parse(call)
+            except click.UsageError as error:
+                pytest.fail(f"{block.place}: {' '.join(call)}\n{error.format_message()}")
+        elif words[0] == "make":
+            for target in (word for word in words[1:] if "=" not in word):
+                assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{block.place}: {target}"
+        elif words[0] == "python" and words[1].endswith(".py"):
+            assert (REPOSITORY / words[1]).is_file(), f"{block.place}: {words[1]}"
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python"], ids=name_of)
+def test_python_parses(block):
+    ast.parse(block.text)
+
+
+@pytest.mark.parametrize("page", docpages.PAGES, ids=name_of)
+def test_commands_and_options_that_text_names_exist(page):
+    for number, line in docpages.outside_of_blocks(page):
+        for span in re.findall(r"`((?:labelgen|train) [a-z][^`]*)`", line):
+            program, name, *rest = re.split(r"[\s=]+", span)
+            command = PROGRAMS[program].commands.get(name)
+            assert command is not None, f"{page.name}:{number}: {program} has no command {name}"
+            known = {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)}
+            for word in rest:
+                if word.startswith("-") and word not in ("--help", "-h"):
+                    assert word in known, f"{page.name}:{number}: {span} has no option {word}"
+
+
+def test_a_command_that_is_not_there_is_found():
+    for line in ("labelgen extrakt", "labelgen extract --rot x", "train pretrain --labels"):
+        with pytest.raises((AssertionError, click.UsageError)):
+            parse(line.split())
+    parse(["labelgen", "extract", "--root", "x"])
+
+
+def test_an_output_that_differs_is_found(tmp_path):
+    def block(text, verb="output"):
+        return docpages.Block(REPOSITORY / "README.md", 1, "", text, verb, "")
+
+    docpages.check_output(block("a 1\nb 2\n"), "a 1\nb 2\n")
+    docpages.check_output(block("a 1\n...\nc\n"), "a 1\nb\nc\n")
+    docpages.check_output(block("a 1,5\n", "output: numbers vary"), "x\na    22\n")
+    for text, verb, printed in (
+        ("a 1\n", "output", "a 2\n"),
+        ("a 1\n", "output", "a 1\nb\n"),
+        ("b\n...\na\n", "output", "a\nb\n"),
+        ("a 1 s\n", "output: numbers vary", "a 1 m\n"),
+    ):
+        with pytest.raises(AssertionError):
+            docpages.check_output(block(text, verb), printed)
+
+
+def run_page(page, folder, environment, adapt=lambda line: line):
+    """Run the blocks of a page that are to run, one after the other, and check their outputs."""
+    printed, so_far = "", ""
+    for block in docpages.blocks_of(page):
+        if block.verb in OUTPUT:
+            docpages.check_output(block, printed)
+        if block.verb not in ("run", "run on"):
+            continue
+        if block.language == "python":
+            # What was printed before is printed again, and left out.
+            before = so_far if block.verb == "run on" else ""
+            so_far = f"{before}\nprint('# from here')\n{block.text}"
+            command = [sys.executable, "-c", so_far]
+        else:
+            lines = [adapt(line) for line in block.text.splitlines()]
+            command = ["bash", "-euo", "pipefail", "-c", "\n".join(lines)]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{block.place}\n{done.stdout}"
+        printed = done.stdout.rpartition("# from here\n")[2]
+
+
+def test_worked_examples_of_extensions_work(tmp_path):
+    """The changes of docs/extending.md are made to a copy, which then runs its snippets."""
+    page = REPOSITORY / "docs" / "extending.md"
+    for name in ("labelgen", "train"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, tmp_path / name, symlinks=True, ignore=ignored)
+    shutil.copy(REPOSITORY / "data_manifest.csv", tmp_path)
+    for block in docpages.blocks_of(page):
+        file = tmp_path / block.told
+        if block.verb == "edit":
+            file.write_text(docpages.edited(file.read_text(), block.text))
+        if block.verb == "file":
+            assert not file.exists()
+            file.write_text(block.text)
+    for name in ("run/a.avi", "walk/c.avi"):
+        write_video(tmp_path / "videos" / name, moving_square(33))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    scripts = tmp_path / "bin"
+    scripts.mkdir()
+    script = scripts / "labelgen"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m labelgen.cli "$@"\n')
+    script.chmod(0o755)
+    environment["PATH"] = f"{scripts}{os.pathsep}{environment['PATH']}"
+    run_page(page, tmp_path, environment)
