@@ -4,7 +4,7 @@ A marker is a comment, which readers do not see, on the line above the block:
 
     <!-- doc: run -->                    runs as it stands, after those above it, and succeeds
     <!-- doc: run on -->                 Python that goes on where the block before it ended
-    <!-- doc: output -->                 what the block before it prints; ``...`` is what is left out
+    <!-- doc: output -->                 what the block before it prints; ... is left out
     <!-- doc: output: numbers vary -->   lines of what it prints, whatever numbers are in them
     <!-- doc: tested: FILE -->           run by the tests in FILE
     <!-- doc: not run: WHY -->           such as: needs UCF101

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import click
+import clones
 import docpages
 import pytest
 from conftest import REPOSITORY, moving_square, write_video
@@ -184,3 +185,41 @@ def test_worked_examples_of_extensions_work(tmp_path):
     script.chmod(0o755)
     environment["PATH"] = f"{scripts}{os.pathsep}{environment['PATH']}"
     run_page(page, tmp_path, environment)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    return clones.fresh_clone(tmp_path_factory.mktemp("docs") / "clone")
+
+
+def run_in(clone, page):
+    def adapt(line):
+        return clones.make(line) if line.startswith("make ") else line
+
+    run_page(page, clone, {**clones.environment_of(clone), "MPLBACKEND": "Agg"}, adapt)
+
+
+@pytest.mark.docs
+def test_the_tutorial_is_right(clone):
+    run_in(clone, REPOSITORY / "docs" / "tutorial.md")
+
+
+@pytest.fixture(scope="module")
+def demo(clone):
+    """A clone with what pages begin from: shards and two runs of the demo."""
+    for words in ("make demo", "make pretrain TRAIN_FLAGS='--epochs 2'"):
+        code, seen = clones.on_a_terminal(clones.make(words), clone)
+        assert code == 0, seen
+    return clone
+
+
+ELSEWHERE = ("tutorial.md", "extending.md")
+RUNNING = dict.fromkeys(
+    block.page for block in BLOCKS if block.verb == "run" and block.page.name not in ELSEWHERE
+)
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("page", RUNNING, ids=name_of)
+def test_what_a_page_runs_is_right(demo, page):
+    run_in(demo, page)

@@ -583,4 +583,7 @@ async function build() {
   await loadAll();
 }
 
-build();
+build().catch((error) => {
+  $("told").textContent = `This browser cannot show the page: ${error.message}`;
+  throw error;
+});
