@@ -14,6 +14,8 @@ import sys
 import click
 import clones
 import docpages
+import h5py
+import numpy as np
 import pytest
 from conftest import REPOSITORY, moving_square, write_video
 
@@ -22,6 +24,7 @@ import train.cli
 
 BLOCKS = [block for page in docpages.PAGES for block in docpages.blocks_of(page)]
 PROGRAMS = {"labelgen": labelgen.cli.main, "train": train.cli.cli}
+EXTENDING = REPOSITORY / "docs" / "extending.md"
 SHELL = ("sh", "console")
 OUTPUT = ("output", "output: numbers vary")
 
@@ -161,30 +164,54 @@ def run_page(page, folder, environment, adapt=lambda line: line):
         printed = done.stdout.rpartition("# from here\n")[2]
 
 
-def test_worked_examples_of_extensions_work(tmp_path):
-    """The changes of docs/extending.md are made to a copy, which then runs its snippets."""
-    page = REPOSITORY / "docs" / "extending.md"
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A copy of the sources with the changes of docs/extending.md, and variables to run it."""
+    folder = tmp_path_factory.mktemp("extended")
     for name in ("labelgen", "train"):
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPOSITORY / name, tmp_path / name, symlinks=True, ignore=ignored)
-    shutil.copy(REPOSITORY / "data_manifest.csv", tmp_path)
-    for block in docpages.blocks_of(page):
-        file = tmp_path / block.told
+        shutil.copytree(REPOSITORY / name, folder / name, symlinks=True, ignore=ignored)
+    shutil.copy(REPOSITORY / "data_manifest.csv", folder)
+    for block in docpages.blocks_of(EXTENDING):
+        file = folder / block.told
         if block.verb == "edit":
             file.write_text(docpages.edited(file.read_text(), block.text))
         if block.verb == "file":
             assert not file.exists()
             file.write_text(block.text)
     for name in ("run/a.avi", "walk/c.avi"):
-        write_video(tmp_path / "videos" / name, moving_square(33))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    scripts = tmp_path / "bin"
-    scripts.mkdir()
-    script = scripts / "labelgen"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m labelgen.cli "$@"\n')
-    script.chmod(0o755)
-    environment["PATH"] = f"{scripts}{os.pathsep}{environment['PATH']}"
-    run_page(page, tmp_path, environment)
+        write_video(folder / "videos" / name, moving_square(33))
+    for name in ("labelgen", "train"):
+        script = folder / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name}.cli "$@"\n')
+        script.chmod(0o755)
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return folder, {**os.environ, "PYTHONPATH": str(folder), "PATH": path}
+
+
+def test_worked_examples_of_extensions_work(extended):
+    run_page(EXTENDING, *extended)
+
+
+@pytest.mark.docs
+def test_extensions_label_and_train(extended):
+    """A new method, partition and backbone, from videos to a network that was trained a little."""
+    folder, environment = extended
+    tiny = "--recipe small --width 0.1 --batch 2 --epochs 1 --val 0.5 --device cpu"
+    for command in (
+        "labelgen extract --root videos --flow deepflow --out shards --workers 0",
+        f"train pretrain --labels shards --backbone separable --out run {tiny}",
+    ):
+        done = subprocess.run(command.split(), cwd=folder, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+    (shard,) = (folder / "shards").glob("*.h5")
+    with h5py.File(shard) as file:
+        assert file["labels"].shape == (4, 1020, 35)
+        names = file["labels"].attrs["names"].tolist()
+        strips = file["labels"][..., names.index("motion/columns/u_location")]
+    assert set(np.unique(strips)) <= {1, 2, 3, 4}
+    assert (folder / "run" / "best.pt").exists()
 
 
 @pytest.fixture(scope="module")
