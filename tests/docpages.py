@@ -111,4 +111,4 @@ def check_output(block, printed):
 
 def _plain(line):
     """A line without its numbers and without the room that they take."""
-    return " ".join(re.sub(r"\d[\d.,]*", "0", line).split())
+    return " ".join(re.sub(r"[-+]?\d[\d.,]*", "0", line).split())
