@@ -22,18 +22,19 @@ FLAGS     ?=
 BENCH_DATA ?= $(or $(and $(LABELGEN_SHARED),$(wildcard $(LABELGEN_SHARED)/data)),$(wildcard ../shared/data),data/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help labels pretrain demo test lint bench kills clean
+.PHONY: help labels pretrain demo test lint bench docs-check kills cluster clean
 
 help:  ## list the targets
 	@echo "make TARGET [NAME=VALUE ...]"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo "DATASET=$(DATASET)  DATA_ROOT=$(DATA_ROOT)  OUT=$(OUT)  RUN=$(RUN)  WORKERS=$(or $(WORKERS),one per core)"
-	@echo "SPLIT='train1 test1' chooses splits of a dataset with official lists; LISTS names their folder"
+	@echo "SPLIT='train1 test1' chooses splits of a dataset with official lists; LISTS names their folder;"
+	@echo "STRICT=1 stops where not all videos are there"
 	@echo "FLAGS go to labelgen extract, for example FLAGS='--crops center --no-boundaries' or FLAGS=--add"
 	@echo "TRAIN_FLAGS go to train pretrain, for example TRAIN_FLAGS='--epochs 5 --workers 8'"
 
-labels: labels-$(DATASET)  ## extract DATASET (demo, folder, ucf101, hmdb51, kinetics400) into OUT
+labels: labels-$(DATASET)  ## extract DATASET (demo, folder, ucf101, hmdb51, kinetics400, aslan, yupenn) into OUT
 
 labels-$(DATASET): $(VENV)/.labelgen
 
@@ -48,7 +49,7 @@ include $(WORKFLOWS) $(TABLES_MK)
 define extract_dataset
 $(BIN)/python workflows/root.py "$(OUT)" "$(DATA_ROOT)"
 $(BIN)/labelgen manifest $(DATASET) --root "$(DATA_ROOT)" $(addprefix --split ,$(SPLIT)) \
-    $(if $(LISTS),--splits "$(LISTS)") -o "$(MANIFEST)"
+    $(if $(LISTS),--splits "$(LISTS)") $(if $(STRICT),--strict) -o "$(MANIFEST)"
 $(BIN)/labelgen extract --manifest "$(MANIFEST)" --root "$(DATA_ROOT)" --out "$(OUT)" \
     $(addprefix --workers ,$(WORKERS)) $(WORKFLOW_FLAGS) $(FLAGS)
 $(BIN)/labelgen verify "$(OUT)"
@@ -86,6 +87,12 @@ bench: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))
 kills: $(VENV)/.test  ## kill extractions at 50 random moments and compare what reruns make, minutes
 	$(BIN)/python tests/run/kills.py --rounds 50
 
+docs-check: $(VENV)/.test  ## run what the documentation shows, on the demo set in a fresh clone, minutes
+	$(BIN)/python -m pytest -m docs tests/test_docs.py
+
+cluster: $(VENV)/.cluster  ## test extractions on a local Dask cluster, a minute or two
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/run
+
 clean:  ## remove the environment and caches; data, manifests and shards stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -103,4 +110,8 @@ $(VENV)/.train: $(VENV)/.labelgen
 
 $(VENV)/.test: $(VENV)/.train
 	$(PIP) --editable '.[train,evaluate,tensorboard,export,pictures,test,lint]'
+	@touch $@
+
+$(VENV)/.cluster: $(VENV)/.test
+	$(PIP) --editable '.[dask]'
 	@touch $@

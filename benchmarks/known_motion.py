@@ -176,11 +176,11 @@ def main() -> None:
             set_name=f"known-{name}", settings=SETTINGS,
         )
     ]  # fmt: skip
-    left = open_run(options.out, settings=SETTINGS, plans=plans, held=False)
+    left = open_run(options.out, settings=SETTINGS, plans=plans, alone=False)
     joblib.Parallel(options.workers, verbose=5)(
         joblib.delayed(make_shard)(plan, options.data, options.out, options.flow) for plan in left
     )
-    close_run(options.out, held=False, sets={plan.set_name for plan in plans})
+    close_run(options.out, alone=False, sets={plan.set_name for plan in plans})
 
 
 if __name__ == "__main__":

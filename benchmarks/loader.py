@@ -45,7 +45,7 @@ def make_folder(folder: Path, *, shards: int, frames: str) -> None:
     rows = [ManifestRow(f"{number:05d}.avi", frames=16) for number in range(CLIPS)]
     folder.mkdir(parents=True)
     plans = plan_set(rows, set_name="bench", settings=settings)
-    open_run(folder, settings=settings, plans=plans, held=True)
+    open_run(folder, settings=settings, plans=plans, alone=True)
     rng = np.random.default_rng(0)
     some = [random_frames(rng) for _ in range(20)]
     labels = np.repeat(rng.integers(1, 5, (51, 27)).astype(np.uint8), 20, axis=0)

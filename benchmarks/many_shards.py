@@ -31,7 +31,7 @@ def make_folder(folder, count):
     folder.mkdir()
     rows = [ManifestRow(f"{number}.avi", frames=16) for number in range(count)]
     plans = plan_set(rows, set_name="many", settings=SETTINGS)
-    open_run(folder, settings=SETTINGS, plans=plans, held=True)
+    open_run(folder, settings=SETTINGS, plans=plans, alone=True)
     rng = np.random.default_rng(0)
     frames = np.zeros((16, 128, 171, 3), np.uint8)
     crops = len(crop_positions(SETTINGS.crops))
@@ -56,7 +56,7 @@ def time_ways(folder, count):
     rows = []
     yield seconds(lambda: rows.extend(make_folder(folder, count)))
     plans = partial(plan_set, set_name="many", settings=SETTINGS)
-    yield seconds(lambda: open_run(folder, settings=SETTINGS, plans=plans(rows), held=True))
+    yield seconds(lambda: open_run(folder, settings=SETTINGS, plans=plans(rows), alone=True))
     yield seconds(lambda: find_problems(folder, workers=2))
     yield seconds(lambda: list(summary_lines(folder, workers=2)))
     yield seconds(lambda: write_index(folder, folder / "all.h5"))

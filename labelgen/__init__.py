@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from labelgen.labels.boundaries import motion_boundaries
     from labelgen.labels.compute import clip_labels
     from labelgen.labels.table import LABELS, flip_labels
+    from labelgen.shards.sequence import Shards
     from labelgen.video.clips import read_clips
 
 __all__ = [
     "LABELS",
+    "Shards",
     "clip_labels",
     "flip_labels",
     "motion_boundaries",
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "LABELS": "labelgen.labels.table",
+    "Shards": "labelgen.shards.sequence",
     "clip_labels": "labelgen.labels.compute",
     "flip_labels": "labelgen.labels.table",
     "motion_boundaries": "labelgen.labels.boundaries",

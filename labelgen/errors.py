@@ -14,10 +14,12 @@ class VideoError(LabelgenError):
     ----------
     reason : str
         Code for ``failures.csv``: ``missing`` (no such file), ``unopenable`` (no decoder opens it,
-        or no frame decodes), ``truncated`` (far fewer frames decode than the header claims) or
-        ``too_short`` (fewer frames than one clip). Where videos are made into shards there are
-        also ``error`` (anything unforeseen), ``not_finite`` (flow that is no number), ``crashed``
-        and ``timed_out`` (the worker process died on it, or was stopped, twice).
+        or no frame decodes), ``truncated`` (far fewer frames decode than the header claims),
+        ``too_short`` (fewer frames than one clip) or ``size`` (frames absurdly large, or
+        of two sizes). Where
+        videos are made into shards there are also ``error`` (anything unforeseen), ``not_finite``
+        (flow that is no number), ``crashed`` and ``timed_out`` (the worker process died on it, or
+        was stopped, twice).
     message : str
         What was seen, in one sentence.
     """

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,7 +77,15 @@ def _is_alive(process: int) -> bool:
 
 
 def publish(partial: Path, file: Path) -> None:
-    """Sync a finished file and give it its name, so that a crash leaves all of it or none."""
+    """Sync a finished file and give it its name, so that a crash leaves all of it or none.
+
+    One that was written in another folder is copied beside its place first.
+    """
+    if partial.parent != file.parent:
+        with replacing(file, tidy=False) as copy:
+            shutil.copyfile(partial, copy)
+        partial.unlink()
+        return
     _sync(partial)
     partial.replace(file)
     # A folder that may be written but not read, and some file systems, cannot be synced by name.
@@ -118,7 +127,33 @@ def _remove_dead(file: Path) -> None:
     for other in file.parent.glob(f"{glob.escape(file.name)}.*.part"):
         partial = parse_partial(other)
         if partial is not None and partial.file == file.name and partial.is_dead:
-            other.unlink(missing_ok=True)
+            if other.is_dir():
+                shutil.rmtree(other, ignore_errors=True)
+            else:
+                other.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write to; it takes the name `folder` when the block ends well.
+
+    Where somebody else has made that one meanwhile, theirs stays. What dead processes left
+    half-written of it is deleted, and so is what is written if the block raises. Files in it are
+    not synced: a machine that loses its power may lose some.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead(folder)
+    partial = partial_name(folder)
+    partial.mkdir()
+    try:
+        yield partial
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_json(file: Path, value: Any, *, tidy: bool = True) -> None:

@@ -50,14 +50,14 @@ class ProgressLine:
     done : callable
         Returns the number of clips done.
     expected : int
-        About how many there will be.
+        About how many there will be; may be set anew.
     unit : str, optional
         What is counted.
     """
 
     def __init__(self, done: Callable[[], int], *, expected: int, unit: str = "clips") -> None:
         self._done = done
-        self._expected = expected
+        self.expected = expected
         self._unit = unit
         self._start = time.monotonic()
         self._stop = threading.Event()
@@ -89,7 +89,7 @@ class ProgressLine:
         while not self._stop.wait(_TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS):
             line = progress_text(
                 self._done(),
-                expected=self._expected,
+                expected=self.expected,
                 seconds=time.monotonic() - self._start,
                 unit=self._unit,
             )

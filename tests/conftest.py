@@ -1,6 +1,7 @@
 """Fixtures: optional real data, and videos and clips made on the spot."""
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,20 @@ def golden(shared):
     return clips
 
 
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium, see `browser`, or a skip that says what is missing."""
+    pytest.importorskip("selenium", reason="pages are tested with the package selenium")
+    import browser
+
+    programs = shutil.which("chromium") or shutil.which("chrome"), shutil.which("chromedriver")
+    if None in programs:
+        pytest.skip("no Chromium to look at pages with; install chromium and chromedriver")
+    window = browser.start(*programs)
+    yield window
+    window.driver.quit()
+
+
 def random_clip(seed):
     """Frames and flow with structure at several scales, so that labels are decided by more than
     noise; blobs come and go, so that every kind of block can win."""
@@ -63,6 +78,16 @@ def write_video(path, frames, fps=25):
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
     return path
+
+
+def write_frames(folder, frames, *, pattern="frame{:06}.jpg", first=1, quality=100):
+    """Write RGB or grey frames as images of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames, first):
+        bgr = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        assert cv2.imwrite(str(folder / pattern.format(number)), bgr, options)
+    return folder
 
 
 def truncate(path, share):

@@ -13,6 +13,7 @@ from pathlib import Path
 from labelgen.flow.methods import flow_settings
 from labelgen.run.engines import Limits
 from labelgen.run.pipeline import run
+from labelgen.shards.plan import ALL
 from labelgen.shards.settings import ExtractSettings
 
 FLOW = flow_settings("farneback", {"levels": 1, "iterations": 1})
@@ -29,6 +30,9 @@ def extract(
     timeout=None,
     add=False,
     retry=False,
+    part=ALL,
+    scratch=None,
+    scheduler=None,
     **settings,
 ):
     chosen = {"flow": FLOW, "crops": "grid:16", "frames": "raw", "clips_per_shard": 3}
@@ -41,6 +45,9 @@ def extract(
         limits=Limits(workers, video_timeout=timeout, max_failures=max_failures),
         add=add,
         retry=retry,
+        part=part,
+        scratch=scratch,
+        scheduler=scheduler,
     )
 
 

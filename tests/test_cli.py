@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from conftest import moving_square, truncate, write_video
+from conftest import moving_square, truncate, write_frames, write_video
 from extraction import command, run_command
 
 import labelgen
@@ -56,6 +56,14 @@ def test_the_next_command_can_be_pasted_and_make_goes_on_by_itself(tmp_path, mon
     assert ("next: " in found.stderr) != by_make
 
 
+def test_the_next_command_after_a_manifest_of_frames(tmp_path, monkeypatch):
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    write_frames(tmp_path / "f" / "a", moving_square(2))
+    found = invoke("manifest", "folder", "--frames-from", tmp_path / "f", "-o", tmp_path / "m.csv")
+    words = f"--manifest {tmp_path / 'm.csv'} --frames-from {tmp_path / 'f'} --out shards"
+    assert f"next: labelgen extract {words}\n" in found.stderr
+
+
 def test_extract_alone_takes_the_current_folder(videos, monkeypatch):
     monkeypatch.chdir(videos)
     found = invoke("extract", "--workers", 32, "--flow", "dis", "--crops", "center")
@@ -94,10 +102,20 @@ def test_not_one_clip_of_what_was_added_is_an_error(videos, tmp_path):
         (("extract", "--manifest", "none.csv"), "none.csv does not exist"),
         (("extract", "--crops", "random:3", "--seed", "-1"), "-1 is not in the range x>=0"),
         (("extract", "--flow", "tvl1:epsilon=-1"), "flow method tvl1: epsilon must be between"),
+        (("extract", "--frames-from", "nowhere"), "nowhere is not a folder"),
+        (("extract", "--frames-from", "."), "there is no folder of frames below"),
+        (("extract", "--flow-bound", "9"), "flow method tvl1 has no parameter 'bound'"),
         (("manifest", "kinetics", "-o", "x.csv"), "unknown dataset 'kinetics'"),
         (("verify", "nowhere"), "holds no shards"),
         (("inspect", "."), "holds no shards"),
         (("index", ".", "-o", "all.h5"), "holds no shards"),
+        (("extract", "--flow", "precomputed"), "needs the folder of the flow; add --flow-root"),
+        (("extract", "--flow", "precomputed", "--flow-root", "no"), "--flow-root no is not a fold"),
+        (("extract", "--flow-root", "."), "use --flow precomputed, or leave it away"),
+        (("extract", "--flow", "precomputed", "--flow-bound", "-2"), "bound must be above 0, got"),
+        (("export-flow", ".", "-o", "flow"), "holds no shards"),
+        (("export-flow", ".", "-o", "flow", "--bound", "0"), "the bound must be above 0"),
+        (("manifest", "folder", "--frames-from", ".", "-o", "x.csv"), "no folder of frames"),
     ],
 )
 def test_a_mistake_gives_one_sentence(tmp_path, monkeypatch, arguments, message):

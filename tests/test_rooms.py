@@ -11,7 +11,10 @@ from conftest import REPOSITORY
 
 import labelgen
 
-_GROUND = ("errors", "geometry", "files", "kernels", "progress", "signals")
+_GROUND = (
+    *("charts", "errors", "files", "geometry", "kernels", "page", "processes", "progress"),
+    "signals",
+)
 GROUND = {f"labelgen.{name}" for name in _GROUND}
 
 # Room -> the rooms it may use beside itself and the ground.
@@ -21,6 +24,7 @@ MAY_USE = {
     "labelgen.labels": set(),
     "labelgen.shards": {"labelgen.video", "labelgen.flow", "labelgen.labels"},
     "labelgen.run": {"labelgen.video", "labelgen.flow", "labelgen.labels", "labelgen.shards"},
+    "labelgen.pictures": {"labelgen.video", "labelgen.flow", "labelgen.labels", "labelgen.shards"},
     "train.data": {"labelgen.labels", "labelgen.shards", "train.recipe", "train.metrics"},
     "train.models": {"train.recipe", "train.checkpoint"},
     "train.tasks": {

@@ -29,6 +29,7 @@ from train.recipe import (
     STILL,
     TARGETS,
     AnyRecipe,
+    overridden,
 )
 from train.state import (
     EXIT_DONE,
@@ -317,7 +318,7 @@ def _recipe(named: AnyRecipe, overrides: dict[str, Any]) -> AnyRecipe:
     given = {key: value for key, value in overrides.items() if value is not None}
     if "tasks" in given:
         given["tasks"] = tuple(part.strip() for part in given["tasks"].split(","))
-    return replace(named, **given)
+    return overridden(named, given)
 
 
 runs_argument = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
@@ -633,6 +634,22 @@ def curve(run: Path, output: Path) -> None:
 
     draw_curve(run, output)
     print(f"{output}: the learning curve of {run}", file=sys.stderr)
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="An .html file."
+)
+def report(runs: tuple[Path, ...], output: Path) -> None:
+    """Write a page about runs, side by side: curves, labels beside chance, settings, speed.
+
+    It is one file and needs no network.
+    """
+    from train.report import write_report
+
+    write_report(runs, output)
+    print(f"{output}: {', '.join(map(str, runs))}", file=sys.stderr)
 
 
 @cli.command()

@@ -19,7 +19,7 @@ from train.recipe import Recipe
 from train.state import write_running
 from train.tasks.task import Task
 
-LOG_FILE = "log.jsonl"
+LOG_FILE, RECIPE_FILE = "log.jsonl", "recipe.json"
 SECONDS_BETWEEN_LINES = {True: 0.5, False: 60.0}  # on a terminal, in a file
 
 
@@ -103,7 +103,7 @@ class Reporter:
     def begin(self, history: list[dict[str, Any]], *, recipe: Recipe, where: str) -> None:
         """Say what begins, and bring the files up to what a checkpoint knows."""
         self._out.mkdir(parents=True, exist_ok=True)
-        write_json(self._out / "recipe.json", recipe.as_dict())
+        write_json(self._out / RECIPE_FILE, recipe.as_dict())
         self._epochs = recipe.epochs
         if self._tensorboard:
             self._board = TensorBoard(self._out / "tensorboard")

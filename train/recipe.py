@@ -40,6 +40,7 @@ _CHOICES = {
     "backbone": BACKBONES, "pixels": tuple(PIXELS), "init": INITS, "targets": TARGETS,
     "decay": DECAYS, "loss": LOSSES, "schedule": SCHEDULES,
 }  # fmt: skip
+_READ_WITH = {"lr_every": ("schedule", "step"), "targets": ("loss", "mse")}
 _MOST = {"width": 8, "lr": 1e6, "seed": 2**63, "dropout": 1}
 _POSITIVE = ("batch", "views", "epochs", "lr_every", "lr", "width")
 _NOT_NEGATIVE = (
@@ -185,6 +186,25 @@ FINETUNE_RECIPES = {
 ``c3d-ucf101`` is facebookarchive/C3D, examples/c3d_train_ucf101: the rate divided by 10 every
 20,000 of 60,000 steps, which are 5.6 and 16.8 passes over the clips of UCF101's first list.
 """
+
+
+def overridden(named: AnyRecipe, given: dict[str, Any]) -> AnyRecipe:
+    """Return a named recipe with some of its fields given.
+
+    Raises
+    ------
+    TrainError
+        A value is out of range, or is one that nothing would read.
+    """
+    recipe = dataclasses.replace(named, **given)
+    for name in filter(given.__contains__, _READ_WITH):
+        field, value = _READ_WITH[name]
+        if getattr(recipe, field) != value:
+            raise TrainError(
+                f"{_flag(name)} has no effect with {_flag(field)} {getattr(recipe, field)}: leave "
+                f"it out, or give {_flag(field)} {value}."
+            )
+    return recipe
 
 
 def task_columns(tasks: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from labelgen.errors import LabelgenError
 from labelgen.files import write_json
-from labelgen.shards.folder import RUN_FILE, locked
+from labelgen.shards.claims import locked
+from labelgen.shards.folder import RUN_FILE
 from train import NonFiniteError, StoppedError, TrainError
 
 EXIT_DONE, EXIT_ERROR, EXIT_MISTAKE, EXIT_NON_FINITE, EXIT_STOPPED = 0, 1, 2, 3, 75

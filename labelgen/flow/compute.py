@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from labelgen.errors import LabelgenError
 from labelgen.flow.methods import FlowSettings, flow_method, flow_settings
 from labelgen.flow.pyramid import resize
 from labelgen.geometry import FRAME_SIZE
@@ -34,7 +35,8 @@ def optical_flow(frames: np.ndarray, *, method: str = "tvl1", **parameters: floa
     Raises
     ------
     LabelgenError
-        If the method, preset or a parameter is unknown, or a value has the wrong type or range.
+        If the method, preset or a parameter is unknown, a value has the wrong type or range, or the
+        method computes nothing.
     ValueError
         If `frames` has another shape or type.
     """
@@ -76,7 +78,13 @@ def flow_of_frames(frames: Sequence[Frame], settings: FlowSettings) -> np.ndarra
 
 def flow_of_grey(grey: np.ndarray, settings: FlowSettings) -> np.ndarray:
     """Return the flow of (T, H, W) uint8 grey frames; see `optical_flow`."""
-    return flow_method(settings.method).compute(grey, **settings.parameters)
+    compute = flow_method(settings.method).compute
+    if compute is None:
+        raise LabelgenError(
+            f"{settings.method} flow is read from images, not computed from frames; use "
+            "labelgen.flow.precomputed.FlowImages, or another method"
+        )
+    return compute(grey, **settings.parameters)
 
 
 def resized_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:

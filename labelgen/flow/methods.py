@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 Parameters = Mapping[str, float]
 
 DEFAULT_METHOD = "tvl1"
+PRECOMPUTED = "precomputed"
+"""The method that reads flow in place of computing it, see `labelgen.flow.precomputed`."""
+DEFAULT_BOUND = 20.0
+"""Pixels that the largest level of its images stands for."""
+FLOW_LAYOUTS = ("denseflow", "two-stream")
+"""How flow images of a video lie: side by side, or in a folder for each component."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +38,7 @@ class FlowMethod:
         Every parameter and its default; a value's type is the parameter's type.
     compute : callable
         Takes (T, H, W) uint8 grey frames and all parameters by name; returns (T-1, 2, H, W)
-        float32 flow.
+        float32 flow. None for flow that was computed before.
     check : callable
         Takes all parameters by name; raises ValueError for a value out of range.
     presets : mapping of mappings, optional
@@ -40,7 +46,7 @@ class FlowMethod:
     """
 
     defaults: Parameters
-    compute: Callable[..., np.ndarray]
+    compute: Callable[..., np.ndarray] | None
     check: Callable[..., object]
     presets: Mapping[str, Parameters] = dataclasses.field(default_factory=dict)
 
@@ -97,6 +103,10 @@ def flow_settings(
             )
         values[name] = _typed(name, value, kind=type(known.defaults[name]))
     frame_size_for_flow(size, (SMALLEST_SIDE, SMALLEST_SIDE))
+    if known.compute is None and size != "clip":
+        raise LabelgenError(
+            f"the size of {method} flow is that of its images; leave --flow-size {size} away"
+        )
     try:
         known.check(**values)
     except ValueError as error:
@@ -104,10 +114,10 @@ def flow_settings(
     return FlowSettings(method, values, size)
 
 
-def parse_flow(text: str, *, size: str = "clip") -> FlowSettings:
+def parse_flow(text: str, *, size: str = "clip", bound: float | None = None) -> FlowSettings:
     """Return the settings that ``METHOD[:PRESET][,name=value...]`` describes.
 
-    A colon or a comma may stand before the first ``name=value``.
+    A colon or a comma may stand before the first ``name=value``. A `bound` is one more of them.
 
     Raises
     ------
@@ -116,12 +126,14 @@ def parse_flow(text: str, *, size: str = "clip") -> FlowSettings:
     """
     method, *parts = text.replace(":", ",").split(",")
     preset = parts.pop(0) if parts and "=" not in parts[0] else ""
-    parameters = {}
+    parameters: dict[str, Any] = {}
     for part in parts:
         name, equals, value = part.partition("=")
         if not equals:
             raise LabelgenError(f"--flow {text}: {part!r} is not name=value")
         parameters[name] = value
+    if bound is not None:
+        parameters["bound"] = bound
     return flow_settings(method, parameters, preset=preset, size=size)
 
 
@@ -171,6 +183,12 @@ def _opencv(function: str, **defaults: float) -> FlowMethod:
     return FlowMethod(defaults, compute, partial(opencv.check, compute))
 
 
+def _precomputed() -> FlowMethod:
+    from labelgen.flow import precomputed
+
+    return FlowMethod({"bound": DEFAULT_BOUND}, None, precomputed.check)
+
+
 METHODS: Mapping[str, Callable[[], FlowMethod]] = {
     "tvl1": _tvl1,
     "brox": _brox,
@@ -201,5 +219,6 @@ METHODS: Mapping[str, Callable[[], FlowMethod]] = {
         poly_sigma=1.2,
     ),
     "dis": partial(_opencv, "dis_flow", preset=2),
+    PRECOMPUTED: _precomputed,
 }
 """The flow methods by name; docs/flow.md says when to use which."""

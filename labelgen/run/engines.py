@@ -1,24 +1,14 @@
-"""Who does which shard when: in this process, or in worker processes that may die and be replaced.
-
-Workers are processes of their own rather than those of a pool, since a pool cannot say which
-worker died on which video, and takes all of them down with one.
-"""
+"""Who does which shard when: in this process, or in workers that may die and be replaced."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 
 from labelgen.errors import LabelgenError
-from labelgen.run.serve import SERVE
+from labelgen.processes import WorkerProcess, how_it_ended
 from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, make_shard
 from labelgen.shards.folder import remove_partials_of
@@ -53,7 +43,7 @@ def run_tasks(
     *,
     limits: Limits,
     tally: Tally,
-    lock: int | None,
+    presence: int,
     tell: Callable[[Failure], None],
     say: Callable[[str], None],
 ) -> Generator[ShardReport, None, None]:
@@ -66,8 +56,8 @@ def run_tasks(
     limits : Limits
     tally : Tally
         Of the tasks.
-    lock : int or None
-        Descriptor of the shard folder's lock, which workers hold as well.
+    presence : int
+        Descriptor that tells other runs that this one is there; workers hold it as well.
     tell : callable
         Takes each failure as soon as it is known; what it raises ends the run.
     say : callable
@@ -83,45 +73,22 @@ def run_tasks(
             raise LabelgenError("--video-timeout needs a process to stop; use --workers 1 or more")
         yield from (make_shard(task, tell=tell) for task in tasks)
         return
-    with _Crew(limits, tally=tally, lock=lock, tell=tell, say=say) as crew:
+    with _Crew(limits, tally=tally, presence=presence, tell=tell, say=say) as crew:
         yield from crew.run(tasks)
 
 
-class _Worker:
+class _Worker(WorkerProcess):
     """One process, the connection to it, and the task it is on."""
 
-    def __init__(self, lock: int | None) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            kept = [theirs.fileno(), *([] if lock is None else [lock])]
-            code = SERVE.format(path=sys.path, channel=theirs.fileno(), parent=os.getpid())
-            # Its output goes where messages go: what the run prints is nobody else's.
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                pass_fds=kept,
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-            )
-        self.connection = Connection(ours.detach())
+    def __init__(self, presence: int) -> None:
+        super().__init__("labelgen.run.serve", kept=[presence])
         self.task: ShardTask | None = None
         self.timed_out = False
 
     def give(self, task: ShardTask) -> None:
         """Let it begin a task."""
         self.task, self.timed_out = task, False
-        # One that has died meanwhile is found out when it is listened to.
-        with suppress(OSError):
-            self.connection.send(task)
-
-    def stop(self, *, patience: float = 0.0) -> int:
-        """End it, if it does not end by itself in so many seconds, and return its exit code."""
-        try:
-            code = self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        self.connection.close()
-        return code
+        self.send(task)
 
 
 class _Crew:
@@ -129,7 +96,7 @@ class _Crew:
 
     Parameters
     ----------
-    limits, tally, lock, tell, say
+    limits, tally, presence, tell, say
         As in `run_tasks`.
     """
 
@@ -138,11 +105,11 @@ class _Crew:
         limits: Limits,
         *,
         tally: Tally,
-        lock: int | None,
+        presence: int,
         tell: Callable[[Failure], None],
         say: Callable[[str], None],
     ) -> None:
-        self._limits, self._tally, self._lock = limits, tally, lock
+        self._limits, self._tally, self._presence = limits, tally, presence
         self._tell, self._say = tell, say
         self._workers: list[_Worker] = []
         self._waiting: deque[ShardTask] = deque()
@@ -176,7 +143,7 @@ class _Crew:
                 worker.give(self._waiting.popleft())
         while self._waiting and len(self._workers) < self._limits.workers:
             with held():
-                self._workers.append(_Worker(self._lock))
+                self._workers.append(_Worker(self._presence))
             self._workers[-1].give(self._waiting.popleft())
         busy = self._busy()
         for place, worker in enumerate(busy):
@@ -212,8 +179,8 @@ class _Crew:
         self._workers.remove(worker)
         if task is None:
             return
-        remove_partials_of(task.out, process)
-        on, how = self._tally.video(task.number), _how_it_ended(code)
+        remove_partials_of(task.scratch or task.out, process)
+        on, how = self._tally.video(task.number), how_it_ended(code)
         number = -1 if on is None else on[0]
         # In several threads it was on several videos: none of them is to blame yet.
         alone = task.one_thread or on is None or self._tally.threads(task.number) == 1
@@ -244,12 +211,3 @@ class _Crew:
         self._say(f"{path}: {what} once more; it is left out")
         fault = reason, f"{path}: {what}, {_TRIES} times"
         return dataclasses.replace(task, skip={**task.skip, number: fault})
-
-
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"died of {signal.Signals(-code).name}"
-    except ValueError:
-        return f"died of signal {-code}"

@@ -9,28 +9,47 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from joblib import cpu_count
 
 from labelgen.errors import LabelgenError, StorageError
+from labelgen.flow.precomputed import check_flow_apart, check_flow_root
 from labelgen.progress import ProgressLine, count_text, duration, size_text
+from labelgen.run.cluster import run_on_dask
 from labelgen.run.engines import Limits, run_tasks
 from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, warm_kernels
-from labelgen.shards.folder import FAILURES_FILE, close_run, locked, open_run, recorded
-from labelgen.shards.generations import arrange
-from labelgen.shards.plan import ShardPlan, plan_set, sets_of
+from labelgen.shards.claims import is_claimed, locked, present
+from labelgen.shards.folder import (
+    FAILURES_FILE,
+    close_run,
+    open_run,
+    planned_seal,
+    recorded,
+    remove_dead_partials,
+)
+from labelgen.shards.generations import Generation, arrange, set_of_generation
+from labelgen.shards.plan import ALL, Part, ShardPlan, plan_set, sets_of
 from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
+from labelgen.shards.times import RunTimes, add_times
 from labelgen.signals import held, raise_lost, stop_once
 from labelgen.video.decode import with_frames
-from labelgen.video.manifest import find_videos, read_manifest
+from labelgen.video.frames import check_apart, claimed_images, find_frame_folders, folder_of
+from labelgen.video.manifest import ManifestRow, find_videos, read_manifest
 
 _PATIENCE = 3.0
+_POLL_SECONDS = 0.5
+_COUNTED = ("shards", "sealed", "videos", "clips", "bytes")
+_NO_LOCKS = (
+    "{} is on a file system without locks: do not let two runs work in it at once, unless each has "
+    "its own --part; with --add or --retry-failures they would undo each other's work"
+)
 _COMPILING = "compiling kernels for flow and labels, about half a minute; the next run finds them"
 
 
@@ -46,6 +65,8 @@ class RunSummary:
         Whether its shards hold labels.
     shards, skipped : int
         Made now, and found sealed already.
+    left : int
+        Made meanwhile by other runs.
     kept : list of str
         One sentence per sealed shard that another would not have made better.
     videos, clips : int
@@ -62,6 +83,7 @@ class RunSummary:
     labelled: bool
     shards: int
     skipped: int
+    left: int
     kept: list[str]
     videos: int
     clips: int
@@ -77,7 +99,7 @@ class RunSummary:
     def lines(self) -> Iterator[str]:
         """Yield the summary for people, line by line."""
         yield from self.kept
-        if not self.shards and not self.kept:
+        if not self.shards and not self.kept and not self.left:
             yield (
                 f"nothing to do: {count_text(self.skipped, 'shard')} in {self.out}, "
                 "all sealed before"
@@ -90,6 +112,8 @@ class RunSummary:
             )
             if self.skipped:
                 yield f"{count_text(self.skipped, 'shard')} sealed before and not made again"
+        if self.left:
+            yield f"{count_text(self.left, 'shard')} made meanwhile by other runs"
         total = sum(self.stages.values())
         if self.clips and total:
             shares = (f"{name} {took / total:.0%}" for name, took in self.stages.most_common())
@@ -115,6 +139,44 @@ class RunSummary:
             yield f"next: labelgen inspect {out}{train}"
 
 
+def plan(
+    manifest: Path | None,
+    *,
+    root: Path,
+    out: Path,
+    name: str | None,
+    settings: ExtractSettings,
+    workers: int,
+    flow_root: Path | None = None,
+    add: bool = False,
+) -> dict[str, Any]:
+    """Return what `run` would make, and make nothing; parameters and errors are those of `run`.
+
+    Returns
+    -------
+    dict
+        Numbers of ``shards``, of those ``sealed``, of ``videos``, about how many ``clips`` and
+        ``bytes``; and the same of each set, in ``sets``. The last two are 0 where nobody knows.
+    """
+    rows = _rows(manifest, root=root, flow_root=flow_root, settings=settings)
+    sets = sets_of(rows, name=name or _source(manifest, root))
+    counted = _counted(root, settings, workers)
+    generations, _ = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
+    found: dict[str, Counter[str]] = {}
+    for part in generations:
+        of_set = found.setdefault(set_of_generation(part.name), Counter(dict.fromkeys(_COUNTED, 0)))
+        for shard in plan_set(part.rows, set_name=part.name, settings=settings):
+            of_set["shards"] += 1
+            of_set["sealed"] += planned_seal(out, shard, settings.digest()) is not None
+            of_set["videos"] += len(shard.rows)
+            of_set["clips"] += shard.clips
+            of_set["bytes"] += round(shard.clips * settings.bytes_per_clip())
+    whole: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
+    for of_set in found.values():
+        whole.update(of_set)
+    return {**whole, "sets": found}
+
+
 def run(
     manifest: Path | None,
     *,
@@ -123,8 +185,12 @@ def run(
     name: str | None,
     settings: ExtractSettings,
     limits: Limits,
+    flow_root: Path | None = None,
     add: bool = False,
     retry: bool = False,
+    part: Part = ALL,
+    scratch: Path | None = None,
+    scheduler: str | None = None,
 ) -> RunSummary:
     """Make the shards of a manifest file, or of every video below a folder, that are not there yet.
 
@@ -133,7 +199,8 @@ def run(
     manifest : Path or None
         The CSV file; None takes every video below `root`.
     root : Path
-        The folder that the videos' paths are relative to.
+        The folder that the videos' paths are relative to, be they files or, as the settings say,
+        folders of frames.
     out : Path
         The shard folder; made if absent. Sealed shards in it are kept.
     name : str or None
@@ -142,11 +209,19 @@ def run(
     settings : ExtractSettings
     limits : Limits
         Workers, and what is too much.
+    flow_root : Path, optional
+        The folder of flow that was computed before, if the settings ask for it.
     add : bool, optional
         Whether videos that the folder does not know yet become further shards.
     retry : bool, optional
         Whether shards are made again that hold videos whose failure may pass; those that are there
         stay where a video would lose clips.
+    part : Part, optional
+        Which share of the shards to make.
+    scratch : Path or None, optional
+        Folder to write shards in until they are whole; None writes in the shard folder.
+    scheduler : str or None, optional
+        Address of the Dask scheduler whose workers make the shards; None makes them here.
 
     Returns
     -------
@@ -155,44 +230,50 @@ def run(
     Raises
     ------
     LabelgenError
-        If the manifest is wrong, the folder is in use or was begun with other settings or videos,
-        the disk is full, too many videos fail, or workers die before they begin.
+        If the manifest is wrong, the folder was begun with other settings or videos, the disk is
+        full, too many videos fail, or workers die before they begin.
     KeyboardInterrupt
         On Ctrl-C and SIGTERM, after workers have stopped; sealed shards stay.
     """
-    rows = find_videos(root) if manifest is None else read_manifest(manifest, root=root)
-    source = root.resolve().name if manifest is None else manifest.stem
-    with stop_once(), locked(out) as lock:
-        sets = sets_of(rows, name=name or source)
-        # A plan must not change when a video's file does: only of what is new lengths are read.
-        counted = partial(with_frames, root=root, workers=limits.workers)
-        generations, dropped = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
-        plans = [
-            plan
-            for part in generations
-            for plan in plan_set(part.rows, set_name=part.name, settings=settings)
-        ]
-        try:
-            todo = open_run(
-                out,
-                settings=settings,
-                plans=plans,
-                held=lock is not None,
-                retry=retry,
-                dropped=dropped,
-            )
-        except OSError as error:
-            raise StorageError(f"cannot write to {out}: {error.strerror}") from None
+    rows = _rows(manifest, root=root, flow_root=flow_root, settings=settings)
+    with stop_once(), present(out) as presence:
+        sets = sets_of(rows, name=name or _source(manifest, root))
+        with locked(out, waits=True) as lock:
+            if lock is None and (part == ALL or add or retry):
+                print(_NO_LOCKS.format(out), file=sys.stderr)
+            counted = _counted(root, settings, limits.workers)
+            generations, dropped = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
+            plans = _plans(generations, settings)
+            alone = presence.is_alone()
+            with _room_to_begin(out):
+                todo = open_run(
+                    out, settings=settings, plans=plans, alone=alone, retry=retry, dropped=dropped
+                )
+                if scratch is not None:
+                    scratch.mkdir(parents=True, exist_ok=True)
+                    remove_dead_partials(scratch)
+        plans, todo = part.of(plans), part.of(plans, among=todo)
         reports: list[ShardReport] = []
         started = time.monotonic()
         try:
-            # Absolute, so that however it was spelt, messages lose the same beginning.
-            where = {"root": root.resolve(), "out": out}
             if todo:
                 print(_plan_text(plans, todo, out=out, settings=settings), file=sys.stderr)
-            _warm(todo, settings=settings, limits=limits)
+            if scheduler is None:
+                _warm(todo, settings=settings, limits=limits)
             started = time.monotonic()
-            _make_shards(todo, reports, **where, settings=settings, limits=limits, lock=lock)
+            # The root absolute, so that however it was spelt, messages lose the same beginning.
+            _make_shards(
+                todo,
+                reports,
+                root=root.resolve(),
+                out=out,
+                flow_root=flow_root,
+                scratch=scratch,
+                settings=settings,
+                limits=limits,
+                presence=presence.descriptor,
+                scheduler=scheduler,
+            )
         except StorageError as error:
             raise StorageError(_with_remedy(error, settings, todo, reports)) from None
         except OSError as error:  # no room for temporary files or kernels, no more processes
@@ -200,21 +281,80 @@ def run(
                 f"cannot go on: {error}; free what is short, then run again"
             ) from error
         finally:
-            with held():
-                failures = close_run(out, held=lock is not None, sets=sets)
+            seconds = time.monotonic() - started
+            with locked(out, waits=True), held():
+                failures = close_run(out, alone=presence.is_alone(), sets=sets)
+                _record_times(out, reports, seconds=seconds, workers=limits.workers)
+    left = sum(report.left for report in reports)
     kept = [report.kept for report in reports if report.kept]
     return RunSummary(
         out=out,
         labelled=settings.labels,
-        shards=len(reports) - len(kept),
+        shards=len(reports) - len(kept) - left,
         skipped=len(plans) - len(todo),
+        left=left,
         kept=kept,
         videos=sum(report.videos for report in reports),
         clips=sum(report.clips for report in reports),
         failures=failures,
-        seconds=time.monotonic() - started,
-        stages=sum((report.seconds for report in reports), Counter()),
+        seconds=seconds,
+        stages=_stages(reports),
     )
+
+
+def _rows(
+    manifest: Path | None, *, root: Path, flow_root: Path | None, settings: ExtractSettings
+) -> list[ManifestRow]:
+    check_flow_root(flow_root, settings.flow, clip_stride=settings.clip_stride)
+    of_frames = settings.source == "frames"
+    if manifest is None:
+        rows = find_frame_folders(root) if of_frames else find_videos(root)
+    else:
+        rows = read_manifest(manifest, root=root)
+    if of_frames:
+        check_apart(rows, partial(folder_of, root))
+    if flow_root is not None:
+        check_flow_apart(flow_root, rows)
+    return rows
+
+
+def _source(manifest: Path | None, root: Path) -> str:
+    return root.resolve().name if manifest is None else manifest.stem
+
+
+def _counted(root: Path, settings: ExtractSettings, workers: int) -> Callable[..., Any]:
+    # A plan must not change when a video's file does: only of what is new lengths are read.
+    count = partial(claimed_images, root) if settings.source == "frames" else None
+    return partial(with_frames, root=root, workers=workers, count=count)
+
+
+@contextmanager
+def _room_to_begin(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or out
+        raise StorageError(f"cannot write to {where}: {error.strerror}") from None
+
+
+def _plans(generations: Sequence[Generation], settings: ExtractSettings) -> list[ShardPlan]:
+    return [
+        plan
+        for part in generations
+        for plan in plan_set(part.rows, set_name=part.name, settings=settings)
+    ]
+
+
+def _stages(reports: Sequence[ShardReport]) -> Counter[str]:
+    return sum((report.seconds for report in reports), Counter())
+
+
+def _record_times(
+    out: Path, reports: Sequence[ShardReport], *, seconds: float, workers: int
+) -> None:
+    clips = sum(report.clips for report in reports)
+    if clips:
+        add_times(out, RunTimes(clips, seconds, workers, _stages(reports)))
 
 
 def _plan_text(
@@ -269,33 +409,70 @@ def _make_shards(
     *,
     root: Path,
     out: Path,
+    flow_root: Path | None,
+    scratch: Path | None,
     settings: ExtractSettings,
     limits: Limits,
-    lock: int | None,
+    presence: int,
+    scheduler: str | None,
 ) -> None:
     """Make shards, and add what comes of each to `reports`."""
     if not plans:
         return
     # The largest first, so that no long shard is left to one worker at the end.
     plans = sorted(plans, key=lambda plan: -plan.clips)
-    with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch:
-        file = Path(scratch, "tally")
+    with tempfile.TemporaryDirectory(prefix="labelgen-") as folder:
+        file = Path(folder, "tally")
         tally = Tally.create(file, len(plans))
         tasks = [
-            ShardTask(plan, root, out, settings, file, number) for number, plan in enumerate(plans)
+            ShardTask(plan, root, out, settings, file, number, flow_root, scratch=scratch)
+            for number, plan in enumerate(plans)
         ]
+        tasks = [dataclasses.replace(task, again=task.seal() is not None) for task in tasks]
         expected = sum(plan.clips for plan in plans)
         with ProgressLine(tally.clips, expected=expected) as progress:
-            made = run_tasks(
-                tasks,
-                limits=limits,
-                tally=tally,
-                lock=lock,
-                tell=_Failures(limits.max_failures).add,
-                say=progress.say,
-            )
-            with closing(made):
+            tell = _Failures(limits.max_failures).add
+            make: Callable[[list[ShardTask]], Generator[ShardReport, None, None]]
+            if scheduler is not None:
+                make = partial(run_on_dask, scheduler=scheduler, tally=tally, tell=tell)
+            else:
+                make = partial(
+                    run_tasks,
+                    limits=limits,
+                    tally=tally,
+                    presence=presence,
+                    tell=tell,
+                    say=progress.say,
+                )
+            with closing(_made(tasks, make, progress)) as made:
                 reports.extend(made)
+
+
+def _made(
+    tasks: list[ShardTask],
+    make: Callable[[list[ShardTask]], Generator[ShardReport, None, None]],
+    progress: ProgressLine,
+) -> Generator[ShardReport, None, None]:
+    """Yield what comes of tasks; those that other runs are at come last, and are waited for."""
+    theirs: list[ShardTask] = []
+    while tasks or theirs:
+        by_name = {task.plan.file: task for task in tasks}
+        with closing(make(tasks)) as made:
+            for report in made:
+                if report.left:
+                    theirs.append(by_name[report.file])
+                else:
+                    yield report
+        if tasks and theirs:
+            progress.say(f"{count_text(len(theirs), 'shard')} left to other runs; waiting for them")
+        for task in [task for task in theirs if task.seal() and not task.again]:
+            theirs.remove(task)
+            progress.expected -= task.plan.clips
+            yield ShardReport(task.plan.file, 0, 0, Counter(), left=True)
+        tasks = [task for task in theirs if not is_claimed(task.file)]
+        theirs = [task for task in theirs if task not in tasks]
+        if theirs and not tasks:
+            time.sleep(_POLL_SECONDS)
 
 
 class _Failures:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 import traceback
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 
-SERVE = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from labelgen.run.serve import serve; serve({channel}, parent={parent})"
-)
-"""What such a process runs."""
+from labelgen.processes import die_with_parent, has_parent
 
-_PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY = 12  # ENOMEM
 
 
@@ -30,12 +23,8 @@ def serve(channel: int, *, parent: int) -> None:
     parent : int
         Process number of the parent.
     """
-    _die_with_parent()
-
-    def has_parent() -> bool:
-        return os.getppid() == parent
-
-    if not has_parent():
+    die_with_parent()
+    if not has_parent(parent):
         return
     # What takes long to import comes after there is somebody to end it.
     from labelgen.errors import Interrupted, LabelgenError
@@ -45,7 +34,9 @@ def serve(channel: int, *, parent: int) -> None:
         while True:
             task = connection.recv()
             try:
-                connection.send(make_shard(task, tell=connection.send, go_on=has_parent))
+                connection.send(
+                    make_shard(task, tell=connection.send, go_on=partial(has_parent, parent))
+                )
             except LabelgenError as error:
                 connection.send(error)
             except MemoryError:
@@ -54,9 +45,3 @@ def serve(channel: int, *, parent: int) -> None:
             except Exception:
                 # What goes wrong inside a video is the video's; this is a defect of ours.
                 connection.send(RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel for an end when the parent ends, however that does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from labelgen.errors import Interrupted, VideoError
-from labelgen.flow.compute import flow_of_frames
+from labelgen.flow.compute import flow_of_frames, resized_flow
+from labelgen.flow.methods import PRECOMPUTED
+from labelgen.flow.precomputed import FlowImages
 from labelgen.geometry import CLIP_LENGTH, FRAME_SIZE, frame_size_for_flow
 from labelgen.labels.boundaries import (
     boundary_sums,
@@ -26,13 +29,16 @@ from labelgen.labels.compute import labels_of
 from labelgen.labels.crops import crop_positions
 from labelgen.progress import Stopwatch, count_text
 from labelgen.run.tally import Tally
+from labelgen.shards.claims import claimed
+from labelgen.shards.folder import planned_seal
 from labelgen.shards.plan import ShardPlan
 from labelgen.shards.reader import clips_by_video
-from labelgen.shards.seal import Failure, fitting_seal
+from labelgen.shards.seal import Failure
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.writer import Clip, ShardWriter
 from labelgen.video.clips import cut_clips
-from labelgen.video.decode import Frame, Video
+from labelgen.video.decode import Frame, Video, counted_frames
+from labelgen.video.frames import FrameFolder
 from labelgen.video.manifest import ManifestRow, rows_digest
 
 
@@ -53,8 +59,14 @@ class ShardTask:
         The task's row in it.
     skip : mapping of int to (str, str)
         Videos of the plan, by number, that are not to be tried again, with reason and message.
+    flow_root : Path or None
+        Where flow that was computed before lies; None where it is computed.
     one_thread : bool
         Whether to use one thread whatever is allowed, so that the worker is on one video at a time.
+    again : bool
+        Whether it is to be made although it is sealed.
+    scratch : Path or None
+        Folder to write it in until it is whole; None writes in the shard folder.
     """
 
     plan: ShardPlan
@@ -63,8 +75,20 @@ class ShardTask:
     settings: ExtractSettings
     tally: Path
     number: int
+    flow_root: Path | None = None
     skip: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     one_thread: bool = False
+    again: bool = False
+    scratch: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where the shard will be."""
+        return self.out / self.plan.file
+
+    def seal(self) -> dict[str, Any] | None:
+        """Return the seal of the shard of these rows and settings that is there, if there is."""
+        return planned_seal(self.out, self.plan, self.settings.digest())
 
 
 @dataclass(frozen=True)
@@ -73,18 +97,24 @@ class ShardReport:
 
     Attributes
     ----------
+    file : str
+        Its name.
     videos, clips : int
         That it holds; 0 where it was not written.
     seconds : Counter
         By stage.
     kept : str
         Why the sealed shard that was there stays, in one sentence; empty where it does not.
+    left : bool
+        Whether it was left to another run, which has sealed it or is making it.
     """
 
+    file: str
     videos: int
     clips: int
     seconds: Counter[str]
     kept: str = ""
+    left: bool = False
 
 
 Fault = tuple[str, str]
@@ -120,9 +150,10 @@ def make_shard(
     tell: Callable[[Failure], object],
     go_on: Callable[[], bool] = lambda: True,
 ) -> ShardReport:
-    """Make one shard, from its videos to its seal.
+    """Make one shard, from its videos to its seal, unless another run does.
 
-    Where there is one of the same settings and rows, it is replaced only if no video loses clips.
+    Where there is one of the same settings and rows, it is made again only if that is asked for,
+    and replaced only if no video loses clips.
 
     Parameters
     ----------
@@ -143,6 +174,15 @@ def make_shard(
     Interrupted
         If nobody wants it.
     """
+    with claimed(task.file) as ours:
+        if not ours or (not task.again and task.seal()):
+            return ShardReport(task.plan.file, 0, 0, Counter(), left=True)
+        return _make(task, tell=tell, go_on=go_on)
+
+
+def _make(
+    task: ShardTask, *, tell: Callable[[Failure], object], go_on: Callable[[], bool]
+) -> ShardReport:
     # OpenCV would start a thread per core in every process.
     cv2.setNumThreads(1)
     plan, watch, failures = task.plan, Stopwatch(), []
@@ -150,7 +190,7 @@ def make_shard(
     tally.begin(task.number)
     digest = rows_digest(plan.rows)
     with ShardWriter(
-        task.out / plan.file, settings=task.settings, manifest_sha256=digest
+        task.file, settings=task.settings, manifest_sha256=digest, scratch=task.scratch
     ) as writer:
         first, fault = 0, None
         clips: Counter[str] = Counter()
@@ -179,17 +219,16 @@ def make_shard(
         loss = _loss(task, clips, failures)
         if loss:
             writer.discard()
-            return ShardReport(0, 0, watch.seconds, loss)
+            return ShardReport(plan.file, 0, 0, watch.seconds, loss)
         with watch.stage("write"):
             writer.seal(failures)
-    return ShardReport(sum(map(bool, clips.values())), writer.clips, watch.seconds)
+    return ShardReport(plan.file, sum(map(bool, clips.values())), writer.clips, watch.seconds)
 
 
 def _loss(task: ShardTask, clips: Counter[str], failures: Sequence[Failure]) -> str:
     """Return the sentence for videos that have more clips in the sealed shard; empty if none."""
-    file, settings = task.out / task.plan.file, task.settings
-    digest = rows_digest(task.plan.rows)
-    if fitting_seal(file, config_hash=settings.digest(), manifest_sha256=digest) is None:
+    file = task.file
+    if task.seal() is None:
         return ""
     sealed = clips_by_video(file)
     lost = [path for path in sealed if clips[path] < sealed[path]]
@@ -281,19 +320,20 @@ def _decoded_video(
     task: ShardTask, row: ManifestRow, watch: Stopwatch
 ) -> Iterator[_ClipJob | _End]:
     settings = task.settings
-    video: Video | None = None
+    video: Video | FrameFolder | None = None
     fault: Fault | None = None
     earlier: Future[np.ndarray] | None = None
     try:
-        video = Video(task.root / row.path, name=row.path, flow_size=settings.flow.size)
+        video = _opened(task, row)
         with video:
+            flow_images = _flow_images(task, row, video)
             clips = cut_clips(video, clip_length=CLIP_LENGTH, stride=settings.clip_stride)
             while True:
                 with watch.stage("decode"):
                     found = next(clips, None)
                 if found is None:
                     break
-                job = _ClipJob(row.path, *found, settings, earlier)
+                job = _ClipJob(row.path, *found, settings, earlier, flow_images)
                 earlier = job.flow if settings.clip_stride < CLIP_LENGTH - 1 else None
                 yield job
             video.check_length(CLIP_LENGTH)
@@ -305,6 +345,36 @@ def _decoded_video(
         _reraise_if_memory(error)
         fault = "error", f"{row.path}: {_one_line(error, task.root)}"
     yield _End(row, 0 if video is None else video.decoded, fault)
+
+
+def _opened(task: ShardTask, row: ManifestRow) -> Video | FrameFolder:
+    size = task.settings.flow.size
+    if task.settings.source == "frames":
+        return FrameFolder(task.root, row.path, flow_size=size)
+    return Video(task.root / row.path, name=row.path, flow_size=size)
+
+
+def _flow_images(
+    task: ShardTask, row: ManifestRow, video: Video | FrameFolder
+) -> FlowImages | None:
+    """Return the flow of a video that was computed before, once there is as much as it has frames.
+
+    Headers err, so the frames of a video file are decoded once more to count them: flow of another
+    version of a video must not label a single clip of it.
+    """
+    if task.flow_root is None or not task.settings.needs_flow:
+        return None
+    images = FlowImages(
+        task.flow_root,
+        row.path,
+        bound=task.settings.flow.parameters["bound"],
+        as_released=task.settings.profile == "authors",
+    )
+    if isinstance(video, FrameFolder):
+        images.check_count(video.claimed)
+    else:
+        images.check_count(counted_frames(task.root / row.path, name=row.path))
+    return images
 
 
 class _ClipJob:
@@ -320,6 +390,8 @@ class _ClipJob:
     settings : ExtractSettings
     earlier : Future of (T-1, 2, 128, 171) float32, or None
         Flow of the clip before, if there is one and they share frame pairs.
+    flow_images : FlowImages or None
+        Of the video; None where flow is computed.
 
     Attributes
     ----------
@@ -334,9 +406,10 @@ class _ClipJob:
         frames: list[Frame],
         settings: ExtractSettings,
         earlier: Future[np.ndarray] | None,
+        flow_images: FlowImages | None,
     ) -> None:
         self._path, self._start, self._frames = path, start, frames
-        self._settings, self._earlier = settings, earlier
+        self._settings, self._earlier, self._flow_images = settings, earlier, flow_images
         self.flow: Future[np.ndarray] = Future()
 
     def measured(self) -> _Measured:
@@ -350,6 +423,9 @@ class _ClipJob:
             with watch.stage("labels"):
                 rgb = np.stack([frame.rgb for frame in self._frames])
                 clip = measure(self._start, rgb, flow, self._settings)
+        except VideoError as error:
+            where = f"{error}; the clip at frame {self._start} is left out"
+            return _Measured(None, (error.reason, where), watch.seconds)
         except Exception as error:  # whatever it is, it is this clip's, and the others go on
             _reraise_if_memory(error)
             where = f"{self._path}, clip at frame {self._start}"
@@ -364,16 +440,22 @@ class _ClipJob:
             before = self._flow_before()
             with watch.stage("flow"):
                 if before is None:
-                    flow = flow_of_frames(self._frames, settings.flow)
+                    flow = self._flow_from(0)
                 else:
                     # The last pairs are new; each stands between two frames.
-                    new = flow_of_frames(self._frames[-settings.clip_stride - 1 :], settings.flow)
+                    new = self._flow_from(CLIP_LENGTH - 1 - settings.clip_stride)
                     flow = np.concatenate([before[len(new) :], new])
         except BaseException as error:
             self.flow.set_exception(error)
             raise
         self.flow.set_result(flow)
         return flow
+
+    def _flow_from(self, first: int) -> np.ndarray:
+        """Return the flow of the pairs from one of the clip's frames on."""
+        if self._flow_images is not None:
+            return self._flow_images.read(self._start + first, CLIP_LENGTH - 1 - first)
+        return flow_of_frames(self._frames[first:], self._settings.flow)
 
     def _flow_before(self) -> np.ndarray | None:
         # Given up here: the chain of clips must not keep all of them in memory.
@@ -435,7 +517,7 @@ def warm_kernels(settings: ExtractSettings) -> float | None:
     -------
     float or None
         Seconds that a clip takes then, without decoding and writing, where it is not the first of
-        its video; None where that depends on the videos' size.
+        its video; None where that depends on the videos' size, or flow is read.
     """
     size = settings.flow.size
     texture = np.random.default_rng(0).integers(0, 256, (32, 43, 3), np.uint8)
@@ -443,6 +525,11 @@ def warm_kernels(settings: ExtractSettings) -> float | None:
     rgb = _drifting(texture, FRAME_SIZE)
     grey = _drifting(texture[..., 0], larger) if larger else [None] * CLIP_LENGTH
     frames = list(map(Frame, rgb, grey))
+    if settings.flow.method == PRECOMPUTED:
+        # How long images take is the disk's business; what they are resized with is compiled.
+        texture_flow = np.resize(texture, (CLIP_LENGTH - 1, 2, 32, 43)).astype(np.float32)
+        measure(0, np.stack(rgb), resized_flow(texture_flow, FRAME_SIZE), settings)
+        return None
     # The first turn compiles, and gives what later clips share with the one before.
     flow = flow_of_frames(frames, settings.flow)
     measure(0, np.stack(rgb), flow, settings)

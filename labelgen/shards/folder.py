@@ -1,16 +1,13 @@
-"""The shard folder: its run record, its lock, and the shards in it that are sealed."""
+"""The shard folder: its run record, and the shards in it that are sealed."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from labelgen.errors import LabelgenError
 from labelgen.files import Partial, partials_in, write_csv, write_json
@@ -40,65 +37,8 @@ from labelgen.video.manifest import ManifestRow, rows_digest, write_manifest
 
 RUN_FILE = "run.json"
 FAILURES_FILE = "failures.csv"
-_LOCK_FILE = ".lock"
-_LOCK_PATIENCE = 2.0
 # What the run record says set by set.
 _BY_SET = ("plan", "manifests", "rows")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int | None]:
-    """Hold a shard folder for this process and those that inherit the descriptor.
-
-    The lock is free when the last of them has ended, however it ends.
-
-    Yields
-    ------
-    int or None
-        The descriptor; None where the file system knows no locks, which is said once. Two runs of
-        the same call then do work twice but no harm, since each writes files of its own names and
-        they are equal. Two that add videos, or one that makes shards again beside another, may
-        each undo what the other has recorded.
-
-    Raises
-    ------
-    LabelgenError
-        If another process holds it, or the folder cannot be made.
-    """
-    try:
-        for place in (folder, *folder.parents):
-            if place.is_symlink() and not place.exists():
-                raise LabelgenError(f"{place} is a link to nothing; make the folder it leads to")
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / _LOCK_FILE).open("w")
-    except OSError as error:
-        raise LabelgenError(f"cannot write to {folder}: {error.strerror}") from None
-    with stream:
-        yield stream.fileno() if _lock(stream, folder) else None
-
-
-def _lock(stream: IO[str], folder: Path) -> bool:
-    until = time.monotonic() + _LOCK_PATIENCE
-    while True:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # The workers of a run that was killed take a moment to end.
-            if time.monotonic() < until:
-                time.sleep(_LOCK_PATIENCE / 20)
-                continue
-            raise LabelgenError(
-                f"another run is writing to {folder}; wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            print(
-                f"{folder} is on a file system without locks ({error.strerror}): do not let two "
-                "runs work in it at once; with --add or --retry-failures they would undo each "
-                "other's work",
-                file=sys.stderr,
-            )
-            return False
-        return True
 
 
 def known_rows(folder: Path) -> dict[str, list[ManifestRow]]:
@@ -122,16 +62,16 @@ def open_run(
     *,
     settings: ExtractSettings,
     plans: Sequence[ShardPlan],
-    held: bool,
+    alone: bool | None,
     retry: bool = False,
     dropped: Collection[str] = (),
 ) -> list[ShardPlan]:
     """Record a run in its folder, or check that it goes on with the recorded one.
 
-    What an earlier run was writing when it was killed is deleted. Where the lock of the folder is
-    not `held`, that is only what processes of this machine left behind. With `retry`, shards do not
-    count as there that hold videos whose failure may pass. Generations that are `dropped` are
-    forgotten.
+    What an earlier run was writing when it was killed is deleted. Where this one is not known to be
+    `alone` in the folder (None: nobody knows), that is only what processes of this machine left.
+    With `retry`, shards do not count as there that hold videos whose failure may pass. Generations
+    that are `dropped` are forgotten.
 
     Returns
     -------
@@ -141,16 +81,22 @@ def open_run(
     Raises
     ------
     LabelgenError
-        If the folder was begun with other settings, versions or videos, names what differs; or if
-        sealed shards lie in it that its record does not know, and the plans neither.
+        If the folder was begun with other settings, versions or videos, names what differs; if
+        sealed shards lie in it that its record does not know, and the plans neither; or if others
+        may be making what is to be dropped.
     """
     record = _record(settings, plans)
     found = recorded(folder)
     earlier = _without(found, dropped)
     _check_same_run(folder, earlier or record, record)
     _check_strays(folder, found.get("plan", {}), plans, record["config_hash"])
+    if dropped and alone is False:
+        raise LabelgenError(
+            f"the rows of {in_order(dropped)[0]} in {folder} are gone or changed, and another run "
+            "may be making its shards; wait for it, or list what was there"
+        )
     # Before anything is written, since what is left over may be what fills the disk.
-    _remove_left_over(folder, held=held)
+    _remove_left_over(folder, alone=alone)
     for key in _BY_SET:
         record[key] = earlier.get(key, {}) | record[key]
     _write_rows(folder, plans, record)
@@ -242,10 +188,15 @@ def _check_strays(
             )
 
 
-def _is_done(folder: Path, plan: ShardPlan, config_hash: str, *, retry: bool) -> bool:
-    seal = fitting_seal(
+def planned_seal(folder: Path, plan: ShardPlan, config_hash: str) -> dict[str, Any] | None:
+    """Return the seal of a planned shard, None if none of its rows and settings is there."""
+    return fitting_seal(
         folder / plan.file, config_hash=config_hash, manifest_sha256=rows_digest(plan.rows)
     )
+
+
+def _is_done(folder: Path, plan: ShardPlan, config_hash: str, *, retry: bool) -> bool:
+    seal = planned_seal(folder, plan, config_hash)
     again = retry and seal and any(failure.may_pass for failure in failures_of(seal))
     return seal is not None and not again
 
@@ -365,13 +316,18 @@ def planned_files(folder: Path, run: Mapping[str, Any]) -> dict[str, list[Path]]
 
 
 def remove_partials_of(folder: Path, process: int) -> None:
-    """Delete what a process of this machine, which has ended, was writing in a shard folder."""
+    """Delete what a process of this machine, which has ended, was writing in a folder."""
     _remove_partials(folder, lambda partial: partial.process == process)
 
 
-def _remove_left_over(folder: Path, *, held: bool) -> None:
-    # Without the lock somebody else may be writing, who must not be disturbed.
-    _remove_partials(folder, lambda partial: held or partial.is_dead)
+def remove_dead_partials(folder: Path) -> None:
+    """Delete what processes of this machine were writing in a folder when they ended."""
+    _remove_partials(folder, lambda partial: partial.is_dead)
+
+
+def _remove_left_over(folder: Path, *, alone: bool | None) -> None:
+    # Somebody else who may be writing must not be disturbed.
+    _remove_partials(folder, lambda partial: bool(alone) or partial.is_dead)
 
 
 def _remove_partials(folder: Path, wanted: Callable[[Partial], bool]) -> None:
@@ -386,13 +342,13 @@ def _is_ours(name: str) -> bool:
     return name in (RUN_FILE, FAILURES_FILE) or name.endswith(ROWS_SUFFIX) or of_shard
 
 
-def close_run(folder: Path, *, held: bool, sets: Collection[str]) -> list[Failure]:
+def close_run(folder: Path, *, alone: bool | None, sets: Collection[str]) -> list[Failure]:
     """Delete what is left half-written, and gather the failures of all planned shards.
 
     Parameters
     ----------
     folder : Path
-    held : bool
+    alone : bool or None
         As in `open_run`.
     sets : collection of str
         Names of the sets whose failures are wanted.
@@ -409,7 +365,7 @@ def close_run(folder: Path, *, held: bool, sets: Collection[str]) -> list[Failur
         for seal in filter(None, map(read_seal, files)):
             of_set += failures_of(seal)
     try:
-        _remove_left_over(folder, held=held)
+        _remove_left_over(folder, alone=alone)
         _write_failures(folder / FAILURES_FILE, failures)
     except OSError as error:
         print(f"{folder / FAILURES_FILE} could not be written: {error.strerror}", file=sys.stderr)

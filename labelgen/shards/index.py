@@ -53,13 +53,13 @@ def write_index(path: Path, output: Path) -> int:
         cannot be written.
     """
     folder = find_shard_folder(path)
-    sets = _sealed_sets(folder)
+    sets = sealed_sets(folder)
     files = [file for _, file in sets]
     if output.suffix not in _SUFFIXES or (output.exists() and not output.is_file()):
         raise LabelgenError(f"{output} is no name for the index; it is an HDF5 file, so end it .h5")
     if output.resolve() in {file.resolve() for file in files}:
         raise LabelgenError(f"{output} is itself a shard; name another --output")
-    gathered = _Gathered()
+    gathered = Gathered()
     for number, (name, file) in enumerate(sets):
         with open_shard(file) as shard:
             gathered.add(shard, number=number, set_name=name)
@@ -74,8 +74,14 @@ def write_index(path: Path, output: Path) -> int:
     return gathered.clips
 
 
-def _sealed_sets(folder: Path) -> list[tuple[str, Path]]:
-    """Return the shards of a complete folder, each with the name of its set, in order."""
+def sealed_sets(folder: Path) -> list[tuple[str, Path]]:
+    """Return the shards of a complete folder, each with the name of its set, in order.
+
+    Raises
+    ------
+    LabelgenError
+        If one is absent or unsealed, or there is one too many.
+    """
     run = read_run(folder)
     sets = [(name, file) for name, files in planned_files(folder, run).items() for file in files]
     sealed = sum(read_seal(file) is not None for _, file in sets)
@@ -93,8 +99,13 @@ def _sealed_sets(folder: Path) -> list[tuple[str, Path]]:
     return sets
 
 
-class _Gathered:
-    """What the index copies of all shards."""
+class Gathered:
+    """What is small of all shards, of clips and of videos, counted through.
+
+    Attributes
+    ----------
+    clips : int
+    """
 
     def __init__(self) -> None:
         self.clips = self._videos = 0
@@ -137,12 +148,15 @@ class _Gathered:
             raise LabelgenError(f"{shard.filename} was made with other settings than those before")
         self._attributes = first
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the columns by the names that shards use, such as ``clips/start``."""
+        return {name: np.concatenate(parts) for name, parts in self._columns.items()}
+
     def write(self, index: h5py.File) -> None:
         """Write it all, under the names that shards use."""
         for name, value in self._attributes.items():
             index.attrs[name] = value
-        for name, parts in self._columns.items():
-            values = np.concatenate(parts)
+        for name, values in self.columns().items():
             dtype = _TEXT if values.dtype.kind == "O" else values.dtype
             index.create_dataset(name, data=values, dtype=dtype)
         if self._crop is not None:
@@ -151,7 +165,7 @@ class _Gathered:
             index["labels"].attrs[name] = value
 
 
-def _image(gathered: _Gathered, sets: Sequence[tuple[str, Path]], *, home: Path) -> bytes:
+def _image(gathered: Gathered, sets: Sequence[tuple[str, Path]], *, home: Path) -> bytes:
     """Return the bytes of the index: small, so made in memory, where no disk can be full."""
     with h5py.File("index", "w", driver="core", backing_store=False) as index:
         gathered.write(index)

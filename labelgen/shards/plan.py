@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from labelgen.errors import LabelgenError
 from labelgen.geometry import clip_count
 from labelgen.shards.generations import checked_set_name
 from labelgen.shards.seal import shard_name
@@ -32,6 +34,50 @@ class ShardPlan(NamedTuple):
     set_name: str
     rows: tuple[ManifestRow, ...]
     clips: int
+
+
+class Part(NamedTuple):
+    """A fixed share of a plan's shards: every `total`-th one, from the one numbered `number` on.
+
+    Attributes
+    ----------
+    number, total : int
+        0 <= number < total.
+    """
+
+    number: int
+    total: int
+
+    def of(
+        self, plans: Sequence[ShardPlan], *, among: Sequence[ShardPlan] | None = None
+    ) -> list[ShardPlan]:
+        """Return this share of a plan's shards, or those `among` others that are of it."""
+        share = list(plans[self.number :: self.total])
+        files = {plan.file for plan in share}
+        return share if among is None else [plan for plan in among if plan.file in files]
+
+
+ALL = Part(0, 1)
+
+
+def parse_part(text: str, *, one_based: bool = False) -> Part:
+    """Return the part that ``I/N`` names; I is counted from 0, or from 1.
+
+    Raises
+    ------
+    LabelgenError
+        If it names none.
+    """
+    first = int(one_based)
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    number, total = map(int, match.groups()) if match else (0, 0)
+    if not first <= number < total + first:
+        last = f"{total - 1 + first}" if total else "N" if one_based else "N-1"
+        raise LabelgenError(
+            f"--part {text} names no part: give I/N, with I from {first} to {last}"
+            f"{'' if one_based else ' (--one-based counts from 1)'}"
+        )
+    return Part(number - first, total)
 
 
 def sets_of(rows: Sequence[ManifestRow], *, name: str) -> dict[str, list[ManifestRow]]:

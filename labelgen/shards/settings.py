@@ -19,6 +19,8 @@ FRAME_FORMATS = "jpeg[:QUALITY], raw or none"
 
 DEFAULT_QUALITY = 95
 
+_VIDEOS = ("source", "videos")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractSettings:
@@ -26,6 +28,8 @@ class ExtractSettings:
 
     Attributes
     ----------
+    source : str
+        What frames come from: ``videos``, or ``frames`` for folders of numbered images.
     labels : bool
         Whether to compute labels and motion boundaries at all.
     profile : str
@@ -53,6 +57,7 @@ class ExtractSettings:
         If a value makes no sense, alone or beside another.
     """
 
+    source: str = "videos"
     labels: bool = True
     profile: str = "paper"
     flow: FlowSettings = dataclasses.field(default_factory=lambda: flow_settings(DEFAULT_METHOD))
@@ -87,7 +92,7 @@ class ExtractSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, the fixed sizes included, ready for JSON."""
-        return {
+        values = {
             "clip_length": CLIP_LENGTH,
             "frame_size": list(FRAME_SIZE),
             "crop_size": CROP_SIZE,
@@ -95,6 +100,8 @@ class ExtractSettings:
             **dataclasses.asdict(self),
             "flow": self.flow.as_dict(),
         }
+        # Shards of videos say nothing of it, as those that were made before there was a choice.
+        return {name: value for name, value in values.items() if (name, value) != _VIDEOS}
 
     def bytes_per_clip(self) -> int:
         """Return about how many bytes a clip takes on disk, as real videos do on average."""

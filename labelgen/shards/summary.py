@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -105,8 +106,36 @@ def _type_name(dtype: np.dtype) -> str:
     return "variable-length bytes" if dtype.kind == "O" else str(dtype)
 
 
-def _count_labels(file: Path) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return how often each label takes each value, (27, 17); and what `_neighbours` does."""
+class LabelCounts(NamedTuple):
+    """What the labels of shards are, over all their crops.
+
+    Attributes
+    ----------
+    counts : (27, 17) int64
+        How often each label takes each value from 0.
+    pairs : int
+        Pairs of neighbouring crops, one pixel apart; 0 where not all crops are stored.
+    differing : (27,) int64
+        How many of them differ in each label.
+    """
+
+    counts: np.ndarray
+    pairs: int
+    differing: np.ndarray
+
+
+def count_labels(files: Sequence[Path], *, workers: int) -> LabelCounts:
+    """Return the counts over some shards that hold labels, in some threads."""
+    counts, differing = np.zeros((len(LABELS), 17), np.int64), np.zeros(len(LABELS), np.int64)
+    pairs = 0
+    for of_shard in each(_count_labels, files, workers=workers, unit="shards"):
+        counts = counts + of_shard.counts
+        pairs += of_shard.pairs
+        differing = differing + of_shard.differing
+    return LabelCounts(counts, pairs, differing)
+
+
+def _count_labels(file: Path) -> LabelCounts:
     counts = np.zeros((len(LABELS), 17), dtype=np.int64)
     pairs, differing = 0, np.zeros(len(LABELS), dtype=np.int64)
     with open_shard(file) as shard:
@@ -117,19 +146,11 @@ def _count_labels(file: Path) -> tuple[np.ndarray, int, np.ndarray]:
             if labels.shape[1] == _CROPS:
                 new_pairs, new_differing = _neighbours(labels)
                 pairs, differing = pairs + new_pairs, differing + new_differing
-    return counts, pairs, differing
+    return LabelCounts(counts, pairs, differing)
 
 
 def _label_lines(files: Sequence[Path], workers: int) -> Iterator[str]:
-    counts = np.zeros((len(LABELS), 17), dtype=np.int64)
-    # Pairs of neighbouring crops, and how many of them differ in each label.
-    pairs, differing = 0, np.zeros(len(LABELS), dtype=np.int64)
-    for of_shard in each(_count_labels, files, workers=workers, unit="shards"):
-        counts, pairs, differing = (
-            counts + of_shard[0],
-            pairs + of_shard[1],
-            differing + of_shard[2],
-        )
+    counts, pairs, differing = count_labels(files, workers=workers)
     if not counts.any():
         return
     yield "labels: share of each value from 1 (bars are relative to the most frequent)"

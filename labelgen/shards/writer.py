@@ -74,12 +74,21 @@ class ShardWriter:
         What to store.
     manifest_sha256 : str
         Of the manifest rows the shard covers.
+    scratch : Path or None, optional
+        Folder to write in until the shard is whole; None writes beside its place.
     """
 
-    def __init__(self, file: Path, *, settings: ExtractSettings, manifest_sha256: str) -> None:
+    def __init__(
+        self,
+        file: Path,
+        *,
+        settings: ExtractSettings,
+        manifest_sha256: str,
+        scratch: Path | None = None,
+    ) -> None:
         self.file = file
         self.clips = 0
-        self._partial = partial_name(file)
+        self._partial = partial_name(file if scratch is None else scratch / file.name)
         self._settings = settings
         self._manifest_sha256 = manifest_sha256
         self._videos: list[tuple[ManifestRow, int]] = []

@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -226,8 +226,17 @@ def find_videos(root: str | os.PathLike[str]) -> list[ManifestRow]:
     if not paths:
         raise LabelgenError(
             f"there is no video below {os.path.abspath(root)}; looked for files ending in "
-            f"{' '.join(sorted(VIDEO_SUFFIXES))}; name another folder with --root"
+            f"{' '.join(sorted(VIDEO_SUFFIXES))}; name another folder with --root, or one of "
+            "frames with --frames-from"
         )
+    return classed_rows(paths)
+
+
+def classed_rows(paths: Sequence[str]) -> list[ManifestRow]:
+    """Return a row for each path; its class is the name of the folder it lies in, if any.
+
+    Class indices count the sorted class names.
+    """
     names = [PurePosixPath(path).parent.name for path in paths]
     index = {name: number for number, name in enumerate(sorted(set(names) - {""}))}
     return [
@@ -262,7 +271,7 @@ def video_paths(root: Path, *, others: Counter[str] | None = None) -> Iterator[s
             elif os.path.islink(file) and _leads_nowhere(file):
                 others["linked to nothing"] += 1
             elif _is_new(file, seen, others):
-                yield _text(Path(file).relative_to(root).as_posix())
+                yield checked_text(Path(file).relative_to(root).as_posix())
         turn = sorted(links)
 
 
@@ -323,7 +332,14 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _text(path: str) -> str:
+def checked_text(path: str) -> str:
+    """Return a path if it is UTF-8.
+
+    Raises
+    ------
+    LabelgenError
+        If it is not.
+    """
     try:
         path.encode()
     except UnicodeEncodeError:

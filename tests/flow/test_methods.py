@@ -8,13 +8,16 @@ from labelgen.errors import LabelgenError
 from labelgen.flow.compute import resized_flow
 from labelgen.flow.methods import (
     METHODS,
+    PRECOMPUTED,
     flow_settings,
     parse_flow,
 )
 from labelgen.geometry import frame_size_for_flow
 
+COMPUTED = [name for name in METHODS if name != PRECOMPUTED]
 
-@pytest.mark.parametrize("method", METHODS)
+
+@pytest.mark.parametrize("method", COMPUTED)
 def test_known_motion(method):
     """A square that moves two pixels to the right and nothing else."""
     frames = moving_square(3)
@@ -34,7 +37,7 @@ def test_wrong_size(size):
         parse_flow("dis", size=size)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", COMPUTED)
 def test_pairs_do_not_depend_on_each_other(method):
     frames = moving_square(4)
     whole = optical_flow(frames, method=method)
@@ -95,6 +98,8 @@ def test_resized_flow_keeps_the_motion_relative_to_the_frame():
         ("tvl1:slow", "tvl1 has no preset 'slow'; it has fast, accurate"),
         ("tvl1:fast,tau", "'tau' is not name=value"),
         ("tvl1:tau=-1", "flow method tvl1: tau must be between 1e-9 and 1e9, not -1"),
+        ("precomputed:bound=0", "flow method precomputed: the bound must be above 0, got 0"),
+        ("precomputed:bound=nan", "the bound must be above 0, got nan"),
     ],
 )
 def test_mistakes(text, message):
@@ -122,7 +127,7 @@ def test_a_fraction_is_no_whole_number():
     assert flow_settings("tvl1", {"warps": 3.0}).parameters["warps"] == 3
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", COMPUTED)
 def test_tiny_frames_are_measured_or_refused_in_one_sentence(method):
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     if method == "dis":

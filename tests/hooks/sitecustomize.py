@@ -24,15 +24,14 @@ def _fail(how):
 
 
 def _spoil_decoding(module, how, name):
-    whole = module.Video.__iter__
+    whole = module.Video.read
 
     def spoilt(self):
-        for number, frame in enumerate(whole(self)):
-            if number == 20 and self.name == name:
-                _fail(how)
-            yield frame
+        if self.decoded == 20 and self.name == name:
+            _fail(how)
+        return whole(self)
 
-    module.Video.__iter__ = spoilt
+    module.Video.read = spoilt
 
 
 def _spoil_computing(module, name):
@@ -79,7 +78,7 @@ _how, _, _name = os.environ.get("LABELGEN_TEST_HOOK", "").partition(":")
 if _how == "no-worker":
     # Only workers are started with -c.
     _change = lambda module: sys.argv[0] == "-c" and os._exit(3)  # noqa: E731
-    sys.meta_path.insert(0, _Finder("labelgen.run.serve", _change))
+    sys.meta_path.insert(0, _Finder("labelgen.processes", _change))
 elif _how == "compute":
     _change = lambda module: _spoil_computing(module, _name)  # noqa: E731
     sys.meta_path.insert(0, _Finder("labelgen.run.worker", _change))

@@ -257,7 +257,7 @@ class Crew(engines._Crew):
     """A crew whose allowances can be read."""
 
     def __init__(self, tally, workers):
-        super().__init__(engines.Limits(workers), tally=tally, lock=None, tell=print, say=print)
+        super().__init__(engines.Limits(workers), tally=tally, presence=0, tell=print, say=print)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ class Crew(engines._Crew):
 )
 def test_spare_workers_help_inside_shards(tmp_path, workers, tasks, threads, monkeypatch):
     class Worker:
-        def __init__(self, lock):
+        def __init__(self, presence):
             self.task = None
 
         def give(self, task):

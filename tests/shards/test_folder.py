@@ -15,7 +15,7 @@ from labelgen.errors import LabelgenError
 from labelgen.files import partial_name
 from labelgen.flow.methods import flow_settings
 from labelgen.shards import folder as folder_module
-from labelgen.shards.folder import find_shard_folder, locked
+from labelgen.shards.folder import find_shard_folder
 from labelgen.shards.verify import find_problems
 
 
@@ -28,11 +28,6 @@ def test_shard_folder_is_found(videos, tmp_path):
         find_shard_folder(tmp_path / "all")
     with pytest.raises(LabelgenError, match="holds no shards"):
         find_shard_folder(Path(tmp_path / "nowhere"))
-
-
-def test_a_second_run_on_the_same_folder_fails_fast(videos, tmp_path):
-    with locked(tmp_path / "s"), pytest.raises(LabelgenError, match="another run is writing"):
-        extract(videos, tmp_path / "s")
 
 
 def test_other_peoples_partial_files_stay(videos, tmp_path):
@@ -59,18 +54,6 @@ def test_a_refused_run_touches_nothing(videos, tmp_path):
     with pytest.raises(LabelgenError, match="was begun with other settings"):
         extract(videos, tmp_path / "s", crops="center")
     assert sorted(file.name for file in (tmp_path / "s").iterdir()) == before
-
-
-def test_the_lock_goes_with_the_last_process_that_holds_it(tmp_path):
-    with locked(tmp_path / "s") as lock:
-        worker = subprocess.Popen(
-            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock]
-        )
-    with pytest.raises(LabelgenError, match="another run is writing"), locked(tmp_path / "s"):
-        pass
-    worker.communicate(b"\n")
-    with locked(tmp_path / "s"):
-        pass
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

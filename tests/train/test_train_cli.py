@@ -17,8 +17,8 @@ import torch
 from conftest import REPOSITORY
 from train_helpers import toy_shards
 
-from labelgen.shards.folder import locked
-from train import bench, checkpoint, cli, state
+from labelgen.shards.claims import locked
+from train import TrainError, bench, checkpoint, cli, state
 from train.checkpoint import load
 from train.device import Machine
 from train.models.c3d import C3D
@@ -468,6 +468,23 @@ def test_options_of_zero_are_taken():
     chosen = cli._recipe(RECIPES["ucf101"], {**given, "seed": 0, "batch_norm": None, "tasks": None})
     assert (chosen.weight_decay, chosen.appearance_weight) == (0, 0)
     assert chosen == replace(RECIPES["ucf101"], weight_decay=0.0, appearance_weight=0.0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "said"),
+    [
+        ("small", {"lr_every": 3}, r"--lr-every has no effect with --schedule one-cycle: leave"),
+        ("ucf101", {"targets": "raw", "loss": "ce"}, r"--targets has no effect with --loss ce: "),
+        ("small", {"lr_every": 3, "schedule": "step"}, None),
+        ("small", {"targets": "raw"}, None),
+    ],
+)
+def test_an_option_that_nothing_reads_is_a_mistake(recipe, given, said):
+    if said is None:
+        assert vars(cli._recipe(RECIPES[recipe], given)).items() >= given.items()
+    else:
+        with pytest.raises(TrainError, match=said):
+            cli._recipe(RECIPES[recipe], given)
 
 
 def test_without_torch_there_is_one_sentence(toy, tmp_path):

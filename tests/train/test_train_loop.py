@@ -25,7 +25,7 @@ from train_helpers import (
 
 from labelgen import LABELS
 from labelgen.errors import LabelgenError
-from labelgen.shards.folder import locked
+from labelgen.shards.claims import locked
 from train import NonFiniteError, StoppedError, TrainError, job, loop
 from train.checkpoint import load
 from train.device import Machine, choose_device

@@ -1,6 +1,9 @@
 import csv
 import time
+from contextlib import suppress
+from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, moving_square, write_video
 
@@ -165,19 +168,28 @@ def ucf101(tmp_path, names):
     return root
 
 
+def touch(files):
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
 def test_ucf101_official_lists(shared, tmp_path):
     lists = shared / "data" / "splits" / "ucf101"
-    counts = {}
-    for split in ("train1", "test1"):
-        file = lists / f"{split[:-1]}list01.txt"
-        names = [line.split()[0] for line in file.read_text().splitlines()]
-        root = ucf101(tmp_path, names)
-        (found,) = find_dataset("ucf101", root=root, lists=lists, splits=[split])
-        assert not found.missing
-        assert {row.class_index for row in found.rows} == set(range(101))
-        counts[split] = (len(found.rows), found.split.videos)
-        assert f"{len(found.rows)} of {found.split.videos} videos" in found.report()
-    assert counts == {"train1": (9537, 9537), "test1": (3783, 3783)}
+    names = {
+        line.split()[0]
+        for file in lists.glob("*list0?.txt")
+        for line in file.read_text().splitlines()
+    }
+    root = ucf101(tmp_path, names)
+    splits = [f"{what}{number}" for number in (1, 2, 3) for what in ("train", "test")]
+    found = find_dataset("ucf101", root=root, lists=lists, splits=splits)
+    assert [len(split.rows) for split in found] == [9537, 3783, 9586, 3734, 9624, 3696]
+    for split in found:
+        assert split.complete
+        assert {row.class_index for row in split.rows} == set(range(101))
+        expected = f"{len(split.rows)} of {len(split.rows)} videos, 101 of 101 classes"
+        assert split.report() == f"ucf101 {split.split.split}: {expected}"
 
 
 def test_handstand_pushups_are_found_however_spelled(tmp_path):
@@ -197,32 +209,155 @@ def test_handstand_pushups_are_found_however_spelled(tmp_path):
 
 def test_hmdb51_official_lists(shared, tmp_path):
     lists = shared / "data" / "splits" / "hmdb51"
-    for file in lists.glob("*_test_split1.txt"):
-        folder = tmp_path / "hmdb51_org" / file.name.replace("_test_split1.txt", "")
-        folder.mkdir(parents=True)
-        for line in file.read_text().splitlines():
-            if line.strip():
-                (folder / line.strip().rsplit(" ", 1)[0]).touch()
-    found = find_dataset("hmdb51", root=tmp_path, lists=lists, splits=["train1", "test1"])
-    assert [len(split.rows) for split in found] == [3570, 1530]
-    assert len({row.class_name for row in found[0].rows}) == 51
+    touch(
+        tmp_path / "hmdb51_org" / file.name.split("_test_split")[0] / line.split()[0]
+        for file in lists.glob("*_test_split?.txt")
+        for line in file.read_text().splitlines()
+        if line.strip()
+    )
+    splits = [f"{what}{number}" for number in (1, 2, 3) for what in ("train", "test")]
+    found = find_dataset("hmdb51", root=tmp_path, lists=lists, splits=splits)
+    assert [len(split.rows) for split in found] == [3570, 1530] * 3
+    for split in found:
+        assert split.complete
+        assert {row.class_index for row in split.rows} == set(range(51))
+    for train, test in zip(found[::2], found[1::2], strict=True):
+        assert not {row.path for row in train.rows} & {row.path for row in test.rows}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes"),
+    [
+        ("ucf101", {"BaseballPitch": 6, "Biking": 10, "Punch": 70, "SoccerJuggling": 83}),
+        ("hmdb51", {"cartwheel": 1, "wave": 50}),
+    ],
+)
+def test_real_clips_come_out_with_the_right_classes(shared, tmp_path, dataset, classes):
+    """Every clip stands in some list; where HMDB51 says 0, in none of that split's."""
+    lists, root = shared / "data" / "splits" / dataset, tmp_path
+    for file in (shared / "data" / dataset).rglob("*.avi"):
+        # One of the samples has the dataset's name before its own.
+        link = root / file.parent.name / file.name.removeprefix("hmdb51_")
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(file)
+    on_disk = {file.relative_to(root).as_posix() for file in root.rglob("*.avi")}
+    rows = []
+    for split in ("train1", "test1", "train2", "test2", "train3", "test3"):
+        with suppress(LabelgenError):  # none of the clips is in the list
+            rows += find_dataset(dataset, root=root, lists=lists, splits=[split])[0].rows
+    assert {row.path for row in rows} == on_disk
+    assert all(row.class_name == row.path.split("/")[-2] for row in rows)
+    assert {row.class_name: row.class_index for row in rows} == classes
+
+
+def test_a_list_of_hmdb51_with_another_tag_is_refused(tmp_path):
+    touch([tmp_path / "wave" / "a.avi"])
+    (tmp_path / "wave_test_split1.txt").write_text("a.avi 3\n")
+    with pytest.raises(LabelgenError, match=r"wave_test_split1.txt: 'a.avi 3' does not end in 0"):
+        find_dataset("hmdb51", root=tmp_path, lists=tmp_path)
+
+
+KINETICS = "label,youtube_id,time_start,time_end,split,is_cc\n"
+
+
+def kinetics(root, sizes, rows='"air drumming",_a-b,26,36,train,0\nzumba,xyz,1,11,train,0\n'):
+    (root / "annotations").mkdir()
+    (root / "annotations" / "train.csv").write_text(KINETICS + rows)
+    for name, size in sizes.items():
+        (root / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "train" / name).write_bytes(bytes(size))
+    return root
 
 
 @pytest.mark.parametrize("folder", ["", "air drumming", "air_drumming"])
-def test_kinetics(tmp_path, folder):
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "train.csv").write_text(
-        'label,youtube_id,time_start,time_end,split,is_cc\n"air drumming",_a-b,26,36,train,0\n'
-        "zumba,xyz,1,11,train,0\n"
-    )
-    video = tmp_path / "train" / folder / "_a-b_000026_000036.mp4"
-    video.parent.mkdir(parents=True)
-    video.touch()
-    (found,) = find_dataset("kinetics400", root=tmp_path)
-    assert [(row.class_name, row.class_index, row.split) for row in found.rows] == [
-        ("air drumming", 0, "train")
-    ]
+@pytest.mark.parametrize("stem", ["_a-b_000026_000036", "_a-b"])
+def test_kinetics(tmp_path, folder, stem):
+    video = Path(folder, f"{stem}.mp4")
+    (found,) = find_dataset("kinetics400", root=kinetics(tmp_path, {video: 10_000}))
+    assert found.rows == [ManifestRow(f"train/{video.as_posix()}", "air drumming", 0, "train")]
     assert found.missing == ["xyz_000001_000011"]
+
+
+@pytest.mark.parametrize("size", [0, 812, 9_999])
+def test_stubs_of_failed_downloads_are_left_out(tmp_path, size):
+    root = kinetics(
+        tmp_path,
+        {"_a-b_000026_000036.mp4": size, "_a-b_000026_000036.webm": 20_000, "xyz.mp4": size},
+    )
+    (found,) = find_dataset("kinetics400", root=root)
+    assert [row.path for row in found.rows] == ["train/_a-b_000026_000036.webm"]
+    assert found.stubs == ["train/xyz.mp4"]
+    assert found.report().endswith(
+        "1 of 2 videos, 1 of 400 classes; 1 stub of failed downloads left out"
+    )
+    lines = write_dataset_manifest("kinetics400", tmp_path / "k.csv", root=root)
+    text = (tmp_path / "k.left_out.csv").read_text()
+    assert text == "path,reason\ntrain/xyz.mp4,the stub of a failed download\n"
+    assert any("k.left_out.csv" in line for line in lines)
+
+
+def test_a_kinetics_list_of_another_kind_is_refused(tmp_path):
+    root = kinetics(tmp_path, {"xyz.mp4": 10_000}, rows="zumba,xyz,,,train,0\n")
+    with pytest.raises(LabelgenError, match=r"train.csv, line 2: needs the columns label"):
+        find_dataset("kinetics400", root=root)
+
+
+def test_the_official_list_of_kinetics(shared, tmp_path):
+    """A sample of it: two videos of every class."""
+    text = (shared / "data" / "splits" / "kinetics400" / "tiny_train.csv").read_text()
+    records = list(csv.DictReader(text.splitlines()))
+    names = [
+        f"{r['label']}/{r['youtube_id']}_{int(r['time_start']):06d}_{int(r['time_end']):06d}.mp4"
+        for r in records
+    ]
+    root = kinetics(tmp_path, dict.fromkeys(names, 10_000), text.removeprefix(KINETICS))
+    (found,) = find_dataset("kinetics400", root=root)
+    assert [row.class_name for row in found.rows] == [record["label"] for record in records]
+    assert found.complete == (len({record["label"] for record in records}) == 400)
+
+
+@pytest.mark.parametrize("cells", [False, True])
+def test_aslan(tmp_path, cells):
+    """Of the videos that are there, those that pairs name."""
+    io = pytest.importorskip("scipy.io", reason="scipy comes with the extra evaluate")
+    touch(tmp_path / "ASLAN_MP4" / f"{number:04d}.mp4" for number in (1, 2, 30, 400))
+    pairs = np.array([[[1, 30, 1, 7, 7], [3697, 2, 0, 7, 9]]]).transpose(1, 2, 0)
+    io.savemat(
+        tmp_path / "View2.mat", {"action_splits_pairs": pairs.astype(object if cells else float)}
+    )
+    (found,) = find_dataset("aslan", root=tmp_path)
+    assert found.rows == [
+        ManifestRow(f"ASLAN_MP4/{name}.mp4", split="view2") for name in ("0001", "0002", "0030")
+    ]
+    assert found.missing == ["3697"]
+    (tmp_path / "View2.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    with pytest.raises(LabelgenError, match="cannot be read as ASLAN's View2.mat"):
+        find_dataset("aslan", root=tmp_path)
+
+
+def test_yupenn(tmp_path):
+    touch(tmp_path / f"scene {c}" / f"{v}.mov" for c in range(14) for v in range(30))
+    (found,) = find_dataset("yupenn", root=tmp_path)
+    assert found.report() == "yupenn all: 420 of 420 videos, 14 of 14 classes"
+    assert found.complete
+    (tmp_path / "scene 3" / "7.mov").unlink()
+    (found,) = find_dataset("yupenn", root=tmp_path)
+    assert not found.complete
+
+
+def test_strict(tmp_path):
+    root = kinetics(tmp_path, {"_a-b.mp4": 10_000})
+    output = tmp_path / "k.csv"
+    with pytest.raises(
+        LabelgenError, match="1 of 2 videos, .*; 1 listed video not on disk"
+    ) as told:
+        write_dataset_manifest("kinetics400", output, root=root, strict=True)
+    assert "k.left_out.csv" in str(told.value)
+    assert not output.exists()
+    assert (tmp_path / "k.left_out.csv").exists()
+    touch(tmp_path / "any" / f"{number}.avi" for number in range(3))
+    write_dataset_manifest("folder", output, root=tmp_path / "any", strict=True)
+    assert output.exists()
 
 
 def test_mistakes(tmp_path):
@@ -243,7 +378,8 @@ def test_mistakes(tmp_path):
 
 def test_table_is_complete():
     table = read_table()
-    assert {row.dataset for row in table} == {"demo", "folder", "ucf101", "hmdb51", "kinetics400"}
+    known = {"demo", "folder", "ucf101", "hmdb51", "kinetics400", "aslan", "yupenn"}
+    assert {row.dataset for row in table} == known
     for row in table:
         assert (REPOSITORY / "workflows" / f"{row.dataset}.mk").is_file()
         assert row.source
@@ -315,9 +451,9 @@ def test_missing_videos_are_all_named_in_a_file(shared, tmp_path):
     lists = shared / "data" / "splits" / "ucf101"
     output = tmp_path / "u.csv"
     lines = write_dataset_manifest("ucf101", output, root=root, lists=lists)
-    names = (tmp_path / "u.missing.txt").read_text().splitlines()
-    assert len(names) == 9536
-    assert any("u.missing.txt: all listed videos" in line for line in lines)
+    names = (tmp_path / "u.left_out.csv").read_text().splitlines()
+    assert len(names) == 1 + 9536
+    assert any("u.left_out.csv: all listed videos" in line for line in lines)
 
 
 def test_frame_counts_are_kept_for_videos_that_did_not_change(tmp_path, monkeypatch):
