@@ -91,7 +91,10 @@ docs-check: $(VENV)/.test  ## run what the documentation shows, on the demo set 
 	$(BIN)/python -m pytest -m docs tests/test_docs.py
 
 cluster: $(VENV)/.cluster  ## test extractions on a local Dask cluster, a minute or two
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/run tests/test_workflows.py
+
+fuzz: $(VENV)/.test  ## feed damaged files to all commands for SECONDS=600, and see that they say so
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --seconds $(or $(SECONDS),600) $(addprefix --seed ,$(SEED))
 
 clean:  ## remove the environment and caches; data, manifests and shards stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

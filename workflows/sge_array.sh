@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Shards on many machines of an SGE cluster: a job array, each task of which makes one part.
+#
+#     MANIFEST=k400.csv ROOT=/data/k400 OUT=/data/shards bash workflows/sge_array.sh [OPTION ...]
+#
+# Options are those that `labelgen plan` and `labelgen extract` share. Run it again to go on: what
+# is sealed is not made twice. The last job says whether the folder is complete and undamaged.
+#$ -N labelgen
+#$ -S /bin/bash
+#$ -cwd
+#$ -V
+#$ -pe smp 8
+#$ -r y
+set -euo pipefail
+
+export MANIFEST=${MANIFEST:-manifests/ucf101.csv} # of `labelgen manifest`, which counts frames once
+export ROOT=${ROOT:-data/ucf101}                  # folder that holds the videos
+export OUT=${OUT:-shards/ucf101}                  # seen under this name by all machines
+export SCRATCH=${SCRATCH:-}                       # a local folder, where OUT is on a slow network
+export TASKS=${TASKS:-100}                        # of the array, at most
+
+what=(--manifest "$MANIFEST" --root "$ROOT" --out "$OUT" "$@")
+
+# Outside of an array it is not set, or "undefined".
+if [[ ${SGE_TASK_ID:-undefined} != undefined ]]; then
+    exec labelgen extract "${what[@]}" --workers "$NSLOTS" \
+        --part "$SGE_TASK_ID/$PARTS" --one-based ${SCRATCH:+--scratch "$SCRATCH"}
+fi
+
+read -r shards sealed < <(labelgen plan "${what[@]}" | python3 -c \
+    'import json, sys; plan = json.load(sys.stdin); print(plan["shards"], plan["sealed"])')
+echo "$shards shards, $sealed of them sealed" >&2
+((sealed < shards)) || exit 0
+export PARTS=$((shards < TASKS ? shards : TASKS))
+array=$(qsub -terse -t "1-$PARTS" "$0" "$@")
+qsub -hold_jid "${array%%.*}" -N labelgen-verify -S /bin/bash -cwd -V <<END
+labelgen status $(printf %q "$OUT") && labelgen verify $(printf %q "$OUT")
+END
