@@ -3,8 +3,8 @@
     python benchmarks/flow.py [--data ../shared/data] [--clips 18] [--picture docs/flow.png]
 
 All methods run one after the other on each clip, on one core, so that a busy machine slows all
-alike; ratios are medians over clips. Labels are the six motion labels of the grid and of the whole
-crop, of 9 crops.
+alike; times are the processor's, and ratios are medians over clips. Labels are the six motion
+labels of the grid and of the whole crop, of 9 crops.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ def grey_of(frames: np.ndarray) -> np.ndarray:
 
 
 def timed(method: Flow, grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """Flow of a clip, and milliseconds per pair."""
-    start = time.perf_counter()
+    """Flow of a clip, and milliseconds of the processor per pair."""
+    start = time.process_time()
     flow = method(grey)
-    return flow, (time.perf_counter() - start) * 1e3 / len(flow)
+    return flow, (time.process_time() - start) * 1e3 / len(flow)
 
 
 def print_row(*cells: object) -> None:
