@@ -22,7 +22,7 @@ FLAGS     ?=
 BENCH_DATA ?= $(or $(and $(LABELGEN_SHARED),$(wildcard $(LABELGEN_SHARED)/data)),$(wildcard ../shared/data),data/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help labels pretrain demo test lint bench docs-check kills cluster clean
+.PHONY: help labels pretrain demo test lint bench docs-check kills cluster fuzz clean
 
 help:  ## list the targets
 	@echo "make TARGET [NAME=VALUE ...]"

@@ -101,7 +101,13 @@ def is_whole(seal: Any) -> bool:
         and seal.keys() >= _KEYS
         and seal["format_version"] == FORMAT_VERSION
         and isinstance(seal["failures"], list)
+        and all(_is_failure(record) for record in seal["failures"])
     )
+
+
+def _is_failure(record: Any) -> bool:
+    known = set(Failure._fields)
+    return isinstance(record, dict) and known >= record.keys() >= known - {"clips"}
 
 
 def is_shard_name(name: str) -> bool:
