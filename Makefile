@@ -22,7 +22,7 @@ FLAGS     ?=
 BENCH_DATA ?= $(or $(and $(LABELGEN_SHARED),$(wildcard $(LABELGEN_SHARED)/data)),$(wildcard ../shared/data),data/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help labels pretrain demo test lint bench kills cluster fuzz clean
+.PHONY: help labels pretrain demo test lint bench docs-check kills cluster fuzz clean
 
 help:  ## list the targets
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -86,6 +86,9 @@ bench: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))
 
 kills: $(VENV)/.test  ## kill extractions at 50 random moments and compare what reruns make, minutes
 	$(BIN)/python tests/run/kills.py --rounds 50
+
+docs-check: $(VENV)/.test  ## run what the documentation shows, on the demo set in a fresh clone, minutes
+	$(BIN)/python -m pytest -m docs tests/test_docs.py
 
 cluster: $(VENV)/.cluster  ## test extractions on a local Dask cluster, a minute or two
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/run tests/test_workflows.py
