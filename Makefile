@@ -22,7 +22,7 @@ FLAGS     ?=
 BENCH_DATA ?= $(or $(and $(LABELGEN_SHARED),$(wildcard $(LABELGEN_SHARED)/data)),$(wildcard ../shared/data),data/demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help labels pretrain demo test lint bench kills cluster fuzz clean
+.PHONY: help labels pretrain demo test lint bench docs-check kills cluster fuzz clean
 
 help:  ## list the targets
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -87,11 +87,14 @@ bench: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))
 kills: $(VENV)/.test  ## kill extractions at 50 random moments and compare what reruns make, minutes
 	$(BIN)/python tests/run/kills.py --rounds 50
 
-cluster: $(VENV)/.cluster  ## test extractions on a local Dask cluster, and recipes for schedulers, minutes
+docs-check: $(VENV)/.test  ## run what the documentation shows, on the demo set in a fresh clone, minutes
+	$(BIN)/python -m pytest -m docs tests/test_docs.py
+
+cluster: $(VENV)/.cluster  ## test extractions on a local Dask cluster, a minute or two
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/run tests/test_workflows.py
 
-fuzz: $(VENV)/.test $(patsubst %,%/.complete,$(filter data/demo,$(BENCH_DATA)))  ## feed damaged input to every command that reads some, SECONDS=600 long
-	$(BIN)/python tests/fuzz.py --data $(BENCH_DATA) --seconds $(or $(SECONDS),600) $(addprefix --seed ,$(SEED))
+fuzz: $(VENV)/.test  ## feed damaged files to all commands for SECONDS=600, and see that they say so
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --seconds $(or $(SECONDS),600) $(addprefix --seed ,$(SEED))
 
 clean:  ## remove the environment and caches; data, manifests and shards stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,10 +1,10 @@
 """Optical flow: time per frame pair, agreement of labels with OpenCV's TV-L1, errors.
 
-    python benchmarks/flow.py [--data ../shared/data] [--clips 18] [--picture docs/flow.png]
+    python benchmarks/flow.py [--data ../shared/data] [--clips 18] [--parts clips sizes]
 
 All methods run one after the other on each clip, on one core, so that a busy machine slows all
-alike; ratios are medians over clips. Labels are the six motion labels of the grid and of the whole
-crop, of 9 crops.
+alike; times are the processor's, and ratios are medians over clips. Labels are the six motion
+labels of the grid and of the whole crop, of 9 crops.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ VIDEOS = (
     "gestures/*",
     "fights/**/*.mp4",
 )
+PARTS = ("clips", "large", "sizes", "truth")
 CROPS = np.array(list(itertools.product((0, 8, 16), (0, 30, 59))))
 KINDS = ("motion/grid", "motion/global")
 COMPARED = [i for i, label in enumerate(LABELS) if label.name.startswith(KINDS)]
@@ -90,10 +91,10 @@ def grey_of(frames: np.ndarray) -> np.ndarray:
 
 
 def timed(method: Flow, grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """Flow of a clip, and milliseconds per pair."""
-    start = time.perf_counter()
+    """Flow of a clip, and milliseconds of the processor per pair."""
+    start = time.process_time()
     flow = method(grey)
-    return flow, (time.perf_counter() - start) * 1e3 / len(flow)
+    return flow, (time.process_time() - start) * 1e3 / len(flow)
 
 
 def print_row(*cells: object) -> None:
@@ -239,6 +240,7 @@ def main() -> None:
     shared = Path(os.environ.get("LABELGEN_SHARED", "../shared"))
     parser.add_argument("--data", type=Path, default=shared / "data")
     parser.add_argument("--clips", type=int, default=18)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -249,10 +251,13 @@ def main() -> None:
         draw(max(clips, key=variety), options.picture)
     for method in methods().values():  # compile, load
         method(grey_of(clips[0][:2]))
-    compare_on_clips(clips)
-    compare_large(frames[:8])
-    compare_sizes([clip for clip in frames if clip[0].shape[0] <= 360][:8])
-    if (options.data / "flow").is_dir():
+    if "clips" in options.parts:
+        compare_on_clips(clips)
+    if "large" in options.parts:
+        compare_large(frames[:8])
+    if "sizes" in options.parts:
+        compare_sizes([clip for clip in frames if clip[0].shape[0] <= 360][:8])
+    if "truth" in options.parts and (options.data / "flow").is_dir():
         compare_truth(options.data)
 
 

@@ -1,137 +1,136 @@
-"""Thousands of short real clips through one extraction: whether rate, memory and files stay flat.
+"""Whether thousands of videos go through one run as the first ones do: rate, memory, open files.
 
     python benchmarks/load.py FOLDER_OF_VIDEOS [--clips 5000] [EXTRACT_OPTION ...]
 
-Videos below the folder are cut into files of 16 to 20 frames, over and over from other first
-frames until there are enough, and all go through `labelgen extract --workers 2` with settings that
-cost little. While it runs, resident memory, of the command and of its workers together, and open
-files of them all are sampled from /proc, and clips are counted by seals.
+Short videos of 16 to 20 frames are cut out of those in the folder, each from another place, and go
+through `labelgen extract --workers 2 --crops center --flow dis`. What is done, and what all of its
+processes use, is read off the file system from outside; a table has it by quarters of the time from
+the first shard to the last.
 """
 
 import argparse
-import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
-from itertools import count, islice
+from itertools import count, cycle, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from labelgen.errors import VideoError
-from labelgen.video.decode import Video
 from labelgen.video.manifest import find_videos
 
-SIZE, RATE = (120, 160), 25
-LENGTHS = range(16, 21)
-OPTIONS = ("--flow", "dis", "--crops", "center", "--no-boundaries", "--frames", "jpeg:50")
-PER_SHARD = 50
-POLL_SECONDS = 0.25
-QUARTERS = ("first", "second", "third", "last")
+PER_SHARD = 10
+QUICK = ("--workers", "2", "--crops", "center", "--flow", "dis", "--clips-per-shard", PER_SHARD)
+SECONDS = 0.5
+QUARTERS = 4
+WIDTH = 320
 
 
 class Sample(NamedTuple):
-    """What was seen at one moment: seconds, clips sealed, MiB and open files."""
+    """One look at a run."""
 
     seconds: float
-    clips: int
-    command: float
-    workers: float
+    shards: int
+    processes: int
+    bytes: int
     files: int
 
 
-def write(file, frames):
-    height, width = SIZE
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), RATE, (width, height))
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
+def pieces(path):
+    """Yield runs of 16 to 20 frames, one after the other, to the end of a video."""
+    capture = cv2.VideoCapture(str(path))
+    for number in count():
+        frames = []
+        while len(frames) < 16 + number % 5:
+            there, frame = capture.read()
+            if not there:
+                return
+            scale = min(1, WIDTH / frame.shape[1])
+            frames.append(cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+        yield frames
 
 
-def pieces(root):
-    """Yield lists of 16 to 20 frames of the videos below a folder, for as long as is wanted."""
-    rows = find_videos(root)
-    for turn in count():
-        found = False
-        for row in rows:
-            for piece in pieces_of(root / row.path, skip=3 * turn):
-                found = True
-                yield piece
-        if not found:
-            raise SystemExit(f"the videos below {root} are too short for so many clips")
+def cut(root, folder, clips):
+    """Write as many short videos; where there are not enough places, begin again."""
+    paths = [Path(root, row.path) for row in find_videos(root)]
+    every = (frames for path in cycle(paths) for frames in pieces(path))
+    for number, frames in zip(range(clips), every, strict=False):
+        height, width = frames[0].shape[:2]
+        file = folder / f"{number // 1000}" / f"{number:05}.mp4"
+        file.parent.mkdir(exist_ok=True)
+        writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), 25, (width, height))
+        for frame in frames:
+            writer.write(frame)
+        writer.release()
 
 
-def pieces_of(file, *, skip):
-    frames, lengths = [], count(skip)
-    try:
-        with Video(file, size=SIZE) as video:
-            for frame in islice(video, skip, None):
-                frames.append(frame.rgb)
-                if len(frames) == LENGTHS[-1]:
-                    yield frames[: LENGTHS[next(lengths) % len(LENGTHS)]]
-                    frames = []
-    except VideoError:
-        return
+def tree(process):
+    """Return a process and all that came of it."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        parents[int(entry.name)] = int(fields[1])
+    found = [process]
+    for parent in found:
+        found += [child for child, of in parents.items() if of == parent]
+    return found
 
 
-def cut(root, folder, wanted):
-    for number, frames in enumerate(islice(pieces(root), wanted)):
-        place = folder / f"{number // 100:03d}"
-        place.mkdir(exist_ok=True)
-        write(place / f"{number:05d}.avi", frames)
+def look(process, out, start):
+    size = files = processes = 0
+    for number in tree(process):
+        try:
+            resident = int(Path(f"/proc/{number}/statm").read_text().split()[1])
+            files += len(os.listdir(f"/proc/{number}/fd"))
+        except OSError:
+            continue
+        size += resident * os.sysconf("SC_PAGE_SIZE")
+        processes += 1
+    shards = sum(1 for _ in out.glob("*.h5"))
+    return Sample(time.monotonic() - start, shards, processes, size, files)
 
 
-def family(process):
-    """Return a process and those that it started."""
-    file = Path(f"/proc/{process}/task/{process}/children")
-    return [process, *(one for child in file.read_text().split() for one in family(int(child)))]
-
-
-def resident(process):
-    status = Path(f"/proc/{process}/status").read_text()
-    return next((int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line), 0) / 1024
-
-
-def sealed(out, known):
-    """Return the clips in all sealed shards; `known` remembers those of files read before."""
-    for file in out.glob("*-of-*.json"):
-        if file.name not in known:
-            known[file.name] = json.loads(file.read_text())["clips"]
-    return sum(known.values())
-
-
-def look(process, start, clips):
-    processes = family(process)
-    memory = [resident(one) for one in processes]
-    files = sum(len(list(Path(f"/proc/{one}/fd").iterdir())) for one in processes)
-    return Sample(time.monotonic() - start, clips, memory[0], sum(memory[1:]), files)
-
-
-def watch(run, out):
-    samples, known, start = [], {}, time.monotonic()
-    while run.poll() is None:
-        # Processes come and go while they are looked at.
-        with suppress(FileNotFoundError, ProcessLookupError):
-            samples.append(look(run.pid, start, sealed(out, known)))
-        time.sleep(POLL_SECONDS)
-    return samples, sealed(out, known)
+def watch(command, out):
+    """Run a command to its end, and return what was seen between its first and its last shard."""
+    start, samples = time.monotonic(), []
+    with tempfile.TemporaryFile("w+") as log:
+        run = subprocess.Popen(list(map(str, command)), stderr=log)
+        while run.poll() is None:
+            samples.append(look(run.pid, out, start))
+            time.sleep(SECONDS)
+        log.seek(0)
+        said = log.read()
+    if run.returncode:
+        sys.exit(f"extract exits with {run.returncode}: {said}")
+    print(said)
+    most = max(sample.shards for sample in samples)
+    first = next(k for k, sample in enumerate(samples) if sample.shards)
+    last = next(k for k, sample in enumerate(samples) if sample.shards == most)
+    return samples[first : last + 1]
 
 
 def table(samples):
-    """Print a line per quarter of the time from the first seal to the last."""
-    clips = [sample.clips for sample in samples]
-    working = samples[clips.index(next(filter(None, clips))) : clips.index(clips[-1]) + 1]
-    edges = np.linspace(working[0].seconds, working[-1].seconds, len(QUARTERS) + 1)
-    print("quarter  clips/s  command MiB  workers MiB  open files")
-    for name, low, high in zip(QUARTERS, edges, edges[1:], strict=False):
-        part = [sample for sample in working if low <= sample.seconds <= high]
-        rate = (part[-1].clips - part[0].clips) / (high - low)
-        command, workers, files = np.median([sample[2:] for sample in part], axis=0)
-        print(f"{name:>7} {rate:8.2f} {command:12.0f} {workers:12.0f} {files:11.0f}")
+    print("| quarter | clips/s | processes | memory, MB: mean, most | open files: mean, most |")
+    print("| --- | --- | --- | --- | --- |")
+    ends = np.linspace(0, len(samples) - 1, QUARTERS + 1).round().astype(int)
+    for number, (begin, end) in enumerate(pairwise(ends), 1):
+        part = samples[begin : end + 1]
+        took = part[-1].seconds - part[0].seconds
+        rate = PER_SHARD * (part[-1].shards - part[0].shards) / max(took, 1e-9)
+        memory = np.array([sample.bytes for sample in part]) / 1e6
+        files = np.array([sample.files for sample in part])
+        processes = max(sample.processes for sample in part)
+        print(
+            f"| {number} | {rate:.1f} | {processes} | {memory.mean():.0f}, {memory.max():.0f} | "
+            f"{files.mean():.0f}, {files.max()} |"
+        )
 
 
 def main():
@@ -143,18 +142,8 @@ def main():
         videos, out = Path(scratch, "videos"), Path(scratch, "shards")
         videos.mkdir()
         cut(arguments.root, videos, arguments.clips)
-        command = [sys.executable, "-m", "labelgen.cli", "extract", "--root", str(videos)]
-        command += ["--out", str(out), "--workers", "2", "--clips-per-shard", str(PER_SHARD)]
-        with Path(scratch, "log").open("w+") as log:
-            run = subprocess.Popen([*command, *OPTIONS, *options], stderr=log)
-            samples, clips = watch(run, out)
-            log.seek(0)
-            said = log.read()
-        if run.returncode or clips != arguments.clips:
-            sys.exit(f"{clips} of {arguments.clips} clips, exit code {run.returncode}:\n{said}")
-        table(samples)
-        print(f"{clips} clips in {len(list(out.glob('*.h5')))} shards")
-        print(said.strip())
+        command = [sys.executable, "-m", "labelgen.cli", "extract", "--root", videos, "--out", out]
+        table(watch([*command, *QUICK, *options], out))
 
 
 if __name__ == "__main__":

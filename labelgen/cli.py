@@ -216,7 +216,9 @@ def main() -> None:
     help="Split to list; may be given several times.  [default: the dataset's first]",
 )
 @click.option(
-    "--strict", is_flag=True, help="Fail, and write nothing, where not all is found as expected."
+    "--strict",
+    is_flag=True,
+    help="Fail, and write no manifest, where not all is found as expected.",
 )
 @click.option("-o", "--output", type=_FILE, required=True, help="CSV file to write.")
 def manifest(

@@ -173,7 +173,7 @@ def test_decoders_are_quiet(tmp_path):
     ):
         done = run_command(*arguments, check=True)
         # What is said is ours: no line of a decoder's.
-        ours = ("video", "clip", "time by stage", "worker", "next: ", "--retry-failures")
+        ours = ("video", "clip", "time by", "worker", "compiling", "next: ", "--retry-failures")
         said = [line for line in done.stderr.splitlines() if not any(w in line for w in ours)]
         assert said == []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import platform
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -18,11 +19,11 @@ from labelgen.errors import LabelgenError
 from labelgen.progress import count_text
 from labelgen.run.tally import Tally
 from labelgen.run.worker import ShardReport, ShardTask, make_shard
+from labelgen.shards.folder import remove_dead_partials
 from labelgen.shards.seal import Failure
+from labelgen.shards.settings import software_versions
 
 _PATIENCE = 20
-# Workers of a batch job come when the scheduler of the cluster starts them.
-_WORKERS_PATIENCE = 120
 ALLOWED_FAILURES = 20
 """Deaths of workers that a task may see. Dask blames every task that a worker held for its end."""
 
@@ -36,7 +37,8 @@ def run_on_dask(
 ) -> Generator[ShardReport, None, None]:
     """Yield what comes of tasks, as it comes; what has not begun is cancelled at the end.
 
-    Workers and scheduler need this package, and every path of a task must be the same for them.
+    What has begun, workers finish: it is sealed then, and not lost. Workers and scheduler need this
+    package, and every path of a task must be the same for them.
 
     Parameters
     ----------
@@ -55,26 +57,68 @@ def run_on_dask(
     if not tasks:
         return
     with _client_of(scheduler) as client:
-        from distributed import KilledWorker, as_completed
-
         # What is submitted first begins first. Nobody else may take a result of ours for theirs.
-        futures = client.map(_make_alone, [_anywhere(task) for task in tasks], pure=False)
-        by_key = {future.key: task for future, task in zip(futures, tasks, strict=True)}
-        for future in as_completed(futures):
-            task = by_key[future.key]
-            try:
-                report, failures = future.result()
-            except KilledWorker:
-                died = count_text(ALLOWED_FAILURES + 1, "Dask worker")
-                raise LabelgenError(
-                    f"{task.plan.file} ended {died}; run the same command without --engine dask on "
-                    "one machine, which finds the video that does it and leaves it out"
-                ) from None
-            for failure in failures:
-                tell(failure)
-            for _ in range(report.clips):
-                tally.add_clip(task.number)
-            yield report
+        versions = [software_versions()] * len(tasks)
+        futures = client.map(_make_alone, list(map(_anywhere, tasks)), versions, pure=False)
+        left = dict(zip(futures, tasks, strict=True))
+        while left:
+            for future in _done(client, list(left), scheduler):
+                task = left.pop(future)
+                report, failures = _result(future, task)
+                for failure in failures:
+                    tell(failure)
+                for _ in range(report.clips):
+                    tally.add_clip(task.number)
+                yield report
+
+
+def _done(client: Any, futures: list[Any], scheduler: str) -> list[Any]:
+    """Return futures that have come to an end, after a while perhaps none."""
+    from distributed import CancelledError, wait
+
+    try:
+        return list(wait(futures, timeout=_PATIENCE, return_when="FIRST_COMPLETED").done)
+    except CancelledError:
+        raise _no_scheduler() from None
+    except TimeoutError:
+        if not client.nthreads():
+            raise _no_workers(scheduler) from None
+        return []
+
+
+def _result(future: Any, task: ShardTask) -> tuple[ShardReport, list[Failure]]:
+    from distributed import CancelledError, KilledWorker
+
+    try:
+        made: tuple[ShardReport, list[Failure]] = future.result()
+    except KilledWorker:
+        died = count_text(ALLOWED_FAILURES + 1, "Dask worker")
+        raise LabelgenError(
+            f"{task.plan.file} ended {died}; run the same command without --engine dask on one "
+            "machine, which finds the video that does it and leaves it out"
+        ) from None
+    except CancelledError:
+        raise _no_scheduler() from None
+    except MemoryError:
+        raise LabelgenError(
+            f"a Dask worker had too little memory for {task.plan.file}; give it more, or fewer "
+            "threads"
+        ) from None
+    return made
+
+
+def _no_scheduler() -> LabelgenError:
+    return LabelgenError(
+        "the Dask scheduler is gone; start it again, with its workers, and run the same command "
+        "again"
+    )
+
+
+def _no_workers(scheduler: str) -> LabelgenError:
+    return LabelgenError(
+        f"the Dask scheduler at {scheduler} has no workers; start some with `dask worker "
+        f"{scheduler}`, where this package can be imported, and run the same command again"
+    )
 
 
 @contextmanager
@@ -94,14 +138,16 @@ def _client_of(scheduler: str) -> Generator[Any, None, None]:
         ) from None
     # When it is closed, what has not begun is forgotten.
     with client:
-        client.run_on_scheduler(_allow_deaths)
         try:
-            client.wait_for_workers(1, timeout=_WORKERS_PATIENCE)
-        except TimeoutError:
+            client.run_on_scheduler(_allow_deaths)
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except ModuleNotFoundError as error:
             raise LabelgenError(
-                f"the Dask scheduler at {scheduler} has no workers; start some with `dask worker "
-                f"{scheduler}`"
+                f"the Dask scheduler at {scheduler} lacks what it needs ({error}); start it, and "
+                "its workers, where this package is installed"
             ) from None
+        except TimeoutError:
+            raise _no_workers(scheduler) from None
         yield client
 
 
@@ -124,13 +170,25 @@ def _anywhere(task: ShardTask) -> ShardTask:
     return dataclasses.replace(task, **paths, number=0, one_thread=True)
 
 
-def _make_alone(task: ShardTask) -> tuple[ShardReport, list[Failure]]:
+def _make_alone(task: ShardTask, versions: dict[str, str]) -> tuple[ShardReport, list[Failure]]:
     """Make a shard in a process that shares no memory with the one that asked for it."""
+    _check_versions(versions)
     failures: list[Failure] = []
     if task.scratch is not None:
         task.scratch.mkdir(parents=True, exist_ok=True)
+        remove_dead_partials(task.scratch)
     with tempfile.TemporaryDirectory(prefix="labelgen-") as folder:
         tally = Path(folder, "tally")
         Tally.create(tally, 1)
         report = make_shard(dataclasses.replace(task, tally=tally), tell=failures.append)
     return report, failures
+
+
+def _check_versions(wanted: dict[str, str]) -> None:
+    """Raise `LabelgenError` where a worker would not make the bytes that a run records."""
+    for name, version in software_versions().items():
+        if version != wanted.get(name):
+            raise LabelgenError(
+                f"a Dask worker on {platform.node()} has {name} {version}, and this process has "
+                f"{wanted.get(name)}; install the same everywhere"
+            )

@@ -27,6 +27,7 @@ from labelgen.run.worker import ShardReport, ShardTask, warm_kernels
 from labelgen.shards.claims import is_claimed, locked, present
 from labelgen.shards.folder import (
     FAILURES_FILE,
+    check_goes_on,
     close_run,
     open_run,
     planned_seal,
@@ -35,7 +36,7 @@ from labelgen.shards.folder import (
 )
 from labelgen.shards.generations import Generation, arrange, set_of_generation
 from labelgen.shards.plan import ALL, Part, ShardPlan, plan_set, sets_of
-from labelgen.shards.seal import Failure
+from labelgen.shards.seal import Failure, seal_of
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.times import RunTimes, add_times
 from labelgen.signals import held, raise_lost, stop_once
@@ -65,6 +66,8 @@ class RunSummary:
         Whether its shards hold labels.
     shards, skipped : int
         Made now, and found sealed already.
+    part : Part
+        The share of the shards that was worked on.
     left : int
         Made meanwhile by other runs.
     kept : list of str
@@ -83,6 +86,7 @@ class RunSummary:
     labelled: bool
     shards: int
     skipped: int
+    part: Part
     left: int
     kept: list[str]
     videos: int
@@ -103,6 +107,8 @@ class RunSummary:
             yield (
                 f"nothing to do: {count_text(self.skipped, 'shard')} in {self.out}, "
                 "all sealed before"
+                if self.skipped
+                else f"nothing to do: {self.out} has fewer shards than {self.part.total} parts"
             )
         if self.shards:
             yield (
@@ -162,6 +168,7 @@ def plan(
     sets = sets_of(rows, name=name or _source(manifest, root))
     counted = _counted(root, settings, workers)
     generations, _ = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
+    check_goes_on(out, settings=settings, plans=_plans(generations, settings))
     found: dict[str, Counter[str]] = {}
     for part in generations:
         of_set = found.setdefault(set_of_generation(part.name), Counter(dict.fromkeys(_COUNTED, 0)))
@@ -292,6 +299,7 @@ def run(
         labelled=settings.labels,
         shards=len(reports) - len(kept) - left,
         skipped=len(plans) - len(todo),
+        part=part,
         left=left,
         kept=kept,
         videos=sum(report.videos for report in reports),
@@ -428,7 +436,12 @@ def _make_shards(
             ShardTask(plan, root, out, settings, file, number, flow_root, scratch=scratch)
             for number, plan in enumerate(plans)
         ]
-        tasks = [dataclasses.replace(task, again=task.seal() is not None) for task in tasks]
+        tasks = [
+            dataclasses.replace(task, sealed=seal_of(task.file).stat().st_mtime_ns)
+            if task.seal()
+            else task
+            for task in tasks
+        ]
         expected = sum(plan.clips for plan in plans)
         with ProgressLine(tally.clips, expected=expected) as progress:
             tell = _Failures(limits.max_failures).add
@@ -465,7 +478,7 @@ def _made(
                     yield report
         if tasks and theirs:
             progress.say(f"{count_text(len(theirs), 'shard')} left to other runs; waiting for them")
-        for task in [task for task in theirs if task.seal() and not task.again]:
+        for task in [task for task in theirs if task.is_made()]:
             theirs.remove(task)
             progress.expected -= task.plan.clips
             yield ShardReport(task.plan.file, 0, 0, Counter(), left=True)

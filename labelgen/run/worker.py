@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from labelgen.errors import Interrupted, VideoError
+from labelgen.errors import Interrupted, LabelgenError, VideoError
 from labelgen.flow.compute import flow_of_frames, resized_flow
 from labelgen.flow.methods import PRECOMPUTED
 from labelgen.flow.precomputed import FlowImages
@@ -33,7 +34,7 @@ from labelgen.shards.claims import claimed
 from labelgen.shards.folder import planned_seal
 from labelgen.shards.plan import ShardPlan
 from labelgen.shards.reader import clips_by_video
-from labelgen.shards.seal import Failure
+from labelgen.shards.seal import Failure, seal_of
 from labelgen.shards.settings import ExtractSettings
 from labelgen.shards.writer import Clip, ShardWriter
 from labelgen.video.clips import cut_clips
@@ -63,8 +64,8 @@ class ShardTask:
         Where flow that was computed before lies; None where it is computed.
     one_thread : bool
         Whether to use one thread whatever is allowed, so that the worker is on one video at a time.
-    again : bool
-        Whether it is to be made although it is sealed.
+    sealed : int
+        When the seal was written, in ns, of a shard that is to be made again; 0 of others.
     scratch : Path or None
         Folder to write it in until it is whole; None writes in the shard folder.
     """
@@ -78,13 +79,17 @@ class ShardTask:
     flow_root: Path | None = None
     skip: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     one_thread: bool = False
-    again: bool = False
+    sealed: int = 0
     scratch: Path | None = None
 
     @property
     def file(self) -> Path:
         """Where the shard will be."""
         return self.out / self.plan.file
+
+    def is_made(self) -> bool:
+        """Whether the shard has been sealed since the task was planned."""
+        return self.seal() is not None and seal_of(self.file).stat().st_mtime_ns != self.sealed
 
     def seal(self) -> dict[str, Any] | None:
         """Return the seal of the shard of these rows and settings that is there, if there is."""
@@ -175,7 +180,7 @@ def make_shard(
         If nobody wants it.
     """
     with claimed(task.file) as ours:
-        if not ours or (not task.again and task.seal()):
+        if not ours or task.is_made():
             return ShardReport(task.plan.file, 0, 0, Counter(), left=True)
         return _make(task, tell=tell, go_on=go_on)
 
@@ -185,6 +190,7 @@ def _make(
 ) -> ShardReport:
     # OpenCV would start a thread per core in every process.
     cv2.setNumThreads(1)
+    _check_places(task)
     plan, watch, failures = task.plan, Stopwatch(), []
     tally = Tally(task.tally)
     tally.begin(task.number)
@@ -215,6 +221,7 @@ def _make(
             clips[item.row.path] = kept
             first, fault = writer.clips, None
         _check_wanted(plan, go_on)
+        _check_places(task)
         tally.end_videos(task.number)
         loss = _loss(task, clips, failures)
         if loss:
@@ -223,6 +230,16 @@ def _make(
         with watch.stage("write"):
             writer.seal(failures)
     return ShardReport(plan.file, sum(map(bool, clips.values())), writer.clips, watch.seconds)
+
+
+def _check_places(task: ShardTask) -> None:
+    """Raise `LabelgenError` if a whole root is not there: its videos must not count as missing."""
+    for place in filter(None, (task.root, task.flow_root)):
+        if not place.is_dir():
+            raise LabelgenError(
+                f"{place} is not there, on {platform.node()}; mount it, and run the same command "
+                "again"
+            )
 
 
 def _loss(task: ShardTask, clips: Counter[str], failures: Sequence[Failure]) -> str:

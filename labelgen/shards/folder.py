@@ -12,6 +12,7 @@ from typing import Any
 from labelgen.errors import LabelgenError
 from labelgen.files import Partial, partials_in, write_csv, write_json
 from labelgen.progress import count_text
+from labelgen.shards.claims import is_claimed
 from labelgen.shards.generations import (
     ROWS_SUFFIX,
     in_order,
@@ -20,7 +21,7 @@ from labelgen.shards.generations import (
     rows_file,
     set_of_generation,
 )
-from labelgen.shards.plan import ShardPlan
+from labelgen.shards.plan import ShardPlan, plan_set
 from labelgen.shards.seal import (
     FORMAT,
     FORMAT_VERSION,
@@ -39,6 +40,13 @@ RUN_FILE = "run.json"
 FAILURES_FILE = "failures.csv"
 # What the run record says set by set.
 _BY_SET = ("plan", "manifests", "rows")
+
+
+def check_goes_on(folder: Path, *, settings: ExtractSettings, plans: Sequence[ShardPlan]) -> None:
+    """Raise `LabelgenError` where a run may not go on with what a folder was begun with."""
+    found = recorded(folder)
+    if found:
+        _check_same_run(folder, found, _record(settings, plans))
 
 
 def known_rows(folder: Path) -> dict[str, list[ManifestRow]]:
@@ -315,6 +323,21 @@ def planned_files(folder: Path, run: Mapping[str, Any]) -> dict[str, list[Path]]
     }
 
 
+def planned_digests(folder: Path, run: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digest of the rows that each planned shard is to hold, by its name.
+
+    Shards of rows that are lost, or that an earlier version did not keep, are not there.
+    """
+    settings = ExtractSettings(
+        clip_stride=run["config"]["clip_stride"], clips_per_shard=run["config"]["clips_per_shard"]
+    )
+    return {
+        plan.file: rows_digest(plan.rows)
+        for name in run["plan"]
+        for plan in plan_set(kept_rows(folder, name, run) or [], set_name=name, settings=settings)
+    }
+
+
 def remove_partials_of(folder: Path, process: int) -> None:
     """Delete what a process of this machine, which has ended, was writing in a folder."""
     _remove_partials(folder, lambda partial: partial.process == process)
@@ -326,8 +349,12 @@ def remove_dead_partials(folder: Path) -> None:
 
 
 def _remove_left_over(folder: Path, *, alone: bool | None) -> None:
-    # Somebody else who may be writing must not be disturbed.
-    _remove_partials(folder, lambda partial: bool(alone) or partial.is_dead)
+    # Somebody else who may be writing must not be disturbed; a worker of a cluster has a claim.
+    def is_left(partial: Partial) -> bool:
+        claimed = is_claimed(folder / f"{Path(partial.file).stem}.h5")
+        return partial.is_dead or (bool(alone) and not claimed)
+
+    _remove_partials(folder, is_left)
 
 
 def _remove_partials(folder: Path, wanted: Callable[[Partial], bool]) -> None:

@@ -9,7 +9,12 @@ from typing import Any
 
 from labelgen.progress import count_text, size_text
 from labelgen.shards.claims import is_claimed
-from labelgen.shards.folder import find_shard_folder, planned_files, read_run
+from labelgen.shards.folder import (
+    find_shard_folder,
+    planned_digests,
+    planned_files,
+    read_run,
+)
 from labelgen.shards.generations import set_of_generation
 from labelgen.shards.seal import Failure, failures_of, read_seal
 
@@ -25,7 +30,7 @@ class SetStatus:
     shards : int
         Planned.
     sealed : int
-        There, with a seal of the folder's settings and of the file's size.
+        There, with a seal of the folder's settings and rows and of the file's size.
     making, missing : tuple of str
         Names of the others: those that some run has claimed, and those that nobody makes. Where a
         file system has no locks, all of them are missing.
@@ -96,17 +101,22 @@ def read_status(path: Path) -> FolderStatus:
     files: dict[str, list[Path]] = {}
     for name, of_generation in planned_files(folder, run).items():
         files.setdefault(set_of_generation(name), []).extend(of_generation)
+    digests = planned_digests(folder, run)
     return FolderStatus(
-        {name: _set_status(of_set, run["config_hash"]) for name, of_set in files.items()}
+        {name: _set_status(of_set, run["config_hash"], digests) for name, of_set in files.items()}
     )
 
 
-def _set_status(files: list[Path], config_hash: str) -> SetStatus:
+def _set_status(files: list[Path], config_hash: str, digests: dict[str, str]) -> SetStatus:
     # Claims first: a shard that is sealed between the two looks counts as sealed.
     claimed = {file for file in files if is_claimed(file)}
     found = {file: read_seal(file) for file in files}
     seals = {
-        file: seal for file, seal in found.items() if seal and seal["config_hash"] == config_hash
+        file: seal
+        for file, seal in found.items()
+        if seal
+        and seal["config_hash"] == config_hash
+        and seal["manifest_sha256"] == digests.get(file.name, seal["manifest_sha256"])
     }
     left = [file for file in files if file not in seals]
     return SetStatus(

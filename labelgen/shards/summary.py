@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from labelgen.labels.table import LABELS
 from labelgen.progress import count_text, each, size_text
 from labelgen.shards.folder import FAILURES_FILE, find_shard_folder, planned_files, read_run
 from labelgen.shards.reader import open_shard
-from labelgen.shards.seal import read_seal
+from labelgen.shards.seal import failures_of, read_seal
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BLOCK = 256
@@ -47,7 +46,7 @@ def summary_lines(path: Path, *, workers: int = 1) -> Iterator[str]:
     for name, files in planned.items():
         yield _set_line(name, files)
     sealed = [file for files in planned.values() for file in files if read_seal(file) is not None]
-    yield from _failure_lines(folder)
+    yield from _failure_lines(sealed)
     config = run["config"]
     yield f"clips   {config['clip_length']} frames, one every {config['clip_stride']}"
     if config["labels"]:
@@ -69,12 +68,9 @@ def _set_line(name: str, files: Sequence[Path]) -> str:
     )
 
 
-def _failure_lines(folder: Path) -> Iterator[str]:
-    file = folder / FAILURES_FILE
-    if not file.is_file():
-        return
-    with file.open(encoding="utf-8", newline="") as stream:
-        reasons = Counter(record["reason"] for record in csv.DictReader(stream))
+def _failure_lines(files: Sequence[Path]) -> Iterator[str]:
+    seals = [seal for seal in map(read_seal, files) if seal]
+    reasons = Counter(failure.reason for seal in seals for failure in failures_of(seal))
     if reasons:
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         yield f"failures: {counts} ({FAILURES_FILE})"

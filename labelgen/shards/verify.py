@@ -15,7 +15,13 @@ from labelgen.files import partials_in
 from labelgen.geometry import MAX_LEFT, MAX_TOP
 from labelgen.labels.table import LABELS
 from labelgen.progress import count_text, each
-from labelgen.shards.folder import find_shard_folder, planned_files, read_run, shard_files
+from labelgen.shards.folder import (
+    find_shard_folder,
+    planned_digests,
+    planned_files,
+    read_run,
+    shard_files,
+)
 from labelgen.shards.generations import rows_file, rows_problems
 from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import FORMAT, FORMAT_VERSION, file_digest, is_whole, seal_of, set_of
@@ -50,8 +56,11 @@ def find_problems(path: Path, *, workers: int = 1) -> tuple[int, list[str]]:
     files = shard_files(folder)
     problems = [*_rows_problems(folder, run), *_folder_problems(folder, run, files)]
 
+    digests = planned_digests(folder, run)
+
     def check(file: Path) -> list[str]:
-        return [f"{file.name}: {problem}" for problem in _shard_problems(file, run)]
+        rows = digests.get(file.name)
+        return [f"{file.name}: {problem}" for problem in _shard_problems(file, run, rows)]
 
     for found in each(check, files, workers=workers, unit="shards"):
         problems += found
@@ -80,7 +89,7 @@ def _folder_problems(folder: Path, run: dict[str, Any], files: list[Path]) -> It
             yield f"{file.name}: was being written when a run was killed, or still is"
 
 
-def _shard_problems(file: Path, run: dict[str, Any]) -> Iterator[str]:
+def _shard_problems(file: Path, run: dict[str, Any], rows: str | None) -> Iterator[str]:
     try:
         seal = json.loads(seal_of(file).read_text(encoding="utf-8"))
         if not is_whole(seal):
@@ -95,6 +104,8 @@ def _shard_problems(file: Path, run: dict[str, Any]) -> Iterator[str]:
         yield f"its seal is that of {seal['shard']}"
     if seal["config_hash"] != run["config_hash"]:
         yield "was made with other settings than run.json records"
+    if rows is not None and seal["manifest_sha256"] != rows:
+        yield "is of other videos than are planned for it; delete it and extract again"
     try:
         size = file.stat().st_size
         if size != seal["bytes"]:
@@ -107,9 +118,17 @@ def _shard_problems(file: Path, run: dict[str, Any]) -> Iterator[str]:
         else:
             # Only what is whole is opened: a wrong byte can let HDF5 search without end.
             with open_shard(file) as shard:
+                yield from _version_problems(shard, run)
                 yield from _content_problems(shard, seal)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
         yield f"cannot be read as a shard: {error}"
+
+
+def _version_problems(shard: h5py.File, run: dict[str, Any]) -> Iterator[str]:
+    for name, version in run["versions"].items():
+        made_by = shard.attrs.get(f"{name}_version", version)
+        if made_by != version:
+            yield f"was made by {name} {made_by}, the run by {version}; delete it and extract again"
 
 
 def _content_problems(shard: h5py.File, seal: dict[str, Any]) -> Iterator[str]:

@@ -88,7 +88,8 @@ class ShardWriter:
     ) -> None:
         self.file = file
         self.clips = 0
-        self._partial = partial_name(file if scratch is None else scratch / file.name)
+        self._place = file if scratch is None else scratch / file.name
+        self._partial = partial_name(self._place)
         self._settings = settings
         self._manifest_sha256 = manifest_sha256
         self._videos: list[tuple[ManifestRow, int]] = []
@@ -193,6 +194,7 @@ class ShardWriter:
             self._shard.flush()
             self._datasets.clear()
             self._shard.close()
+            self._place = self.file
             write_seal(self._partial, self.file, content)
 
     @contextmanager
@@ -200,7 +202,7 @@ class ShardWriter:
         try:
             yield
         except (OSError, RuntimeError) as error:  # HDF5 raises either when the disk is full
-            raise StorageError(f"cannot write {self.file}: {_what_failed(error)}") from error
+            raise StorageError(f"cannot write {self._place}: {_what_failed(error)}") from error
 
     @property
     def _crops(self) -> int:

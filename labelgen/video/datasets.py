@@ -205,7 +205,8 @@ def _find_split(split: DatasetSplit, root: Path, lists: Path | None, frames: boo
 
 def _is_stub(split: DatasetSplit, path: Path) -> bool:
     try:
-        return path.stat().st_size < _STUB_BYTES.get(split.layout, 0)
+        # Of a folder of frames the size says nothing.
+        return path.is_file() and path.stat().st_size < _STUB_BYTES.get(split.layout, 0)
     except OSError:
         return False
 

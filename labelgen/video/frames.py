@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +23,11 @@ FLOW_PREFIXES = ("flow_x_", "flow_y_")
 
 _IMAGE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)(?P<suffix>\.(?:jpe?g|png))", re.IGNORECASE)
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PNG, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
+_JPEG_SIZES = bytes({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_JPEG_ALONE = bytes((0x00, 0x01, *range(0xD0, 0xDA), 0xFF))
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+# Of no frame; a decoder would fill what a damaged header promises, for half a minute.
+_LARGEST_SIDE = 16384
 
 
 class FrameFolder:
@@ -256,7 +262,7 @@ def read_image(file: Path, *, name: str, reason: str, flags: int = cv2.IMREAD_CO
     Raises
     ------
     VideoError
-        If it cannot be read, is cut off, or is no image.
+        If it cannot be read, is cut off, absurdly large, or no image.
     """
     try:
         content = file.read_bytes()
@@ -277,8 +283,41 @@ def read_image(file: Path, *, name: str, reason: str, flags: int = cv2.IMREAD_CO
 def _is_whole(content: bytes) -> bool:
     if content.startswith(_JPEG):
         # Neither mark can stand among the bytes of pixels; a small picture may come before them.
-        return content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN)
-    return content.startswith(_PNG) and _PNG_END in content
+        whole = content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN)
+    else:
+        whole = content.startswith(_PNG) and _has_whole_chunks(content)
+    return whole and max(_claimed_sides(content)) <= _LARGEST_SIDE
+
+
+def _has_whole_chunks(content: bytes) -> bool:
+    """Whether every chunk of a PNG, up to the one that ends it, has the checksum it says.
+
+    Of some that do not, OpenCV's decoder takes half a minute to make nothing.
+    """
+    at = len(_PNG)
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return False
+        if content[at + 4 : at + 8] == _PNG_END:
+            return True
+        at = end + 4
+    return False
+
+
+def _claimed_sides(content: bytes) -> tuple[int, ...]:
+    """Return the two sides that the header of a whole JPEG or PNG claims; zeros if it does not."""
+    if not content.startswith(_JPEG):
+        return struct.unpack(">II", content[16:24].ljust(8, b"\0"))
+    at = content.find(b"\xff", len(_JPEG))
+    while 0 <= at < len(content) - 9:
+        marker = content[at + 1 : at + 2]
+        if marker in _JPEG_SIZES:
+            return struct.unpack(">HH", content[at + 5 : at + 9])
+        # Other segments are passed over by their lengths.
+        length = 0 if marker in _JPEG_ALONE else int.from_bytes(content[at + 2 : at + 4], "big")
+        at = content.find(b"\xff", at + (2 + length if length else 1))
+    return 0, 0
 
 
 def claimed_images(root: Path, path: str) -> int:

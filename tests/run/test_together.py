@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import threading
@@ -8,6 +9,8 @@ from extraction import command, digests, extract
 
 from labelgen.errors import LabelgenError
 from labelgen.files import partial_name
+from labelgen.progress import ProgressLine
+from labelgen.run import pipeline
 from labelgen.shards.claims import CLAIMS, claimed
 from labelgen.shards.plan import ALL, Part, parse_part
 from labelgen.shards.seal import seal_of
@@ -147,3 +150,49 @@ def test_a_scratch_that_cannot_be_is_named(videos, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(LabelgenError, match=r"cannot write to .*file: File exists"):
         extract(videos, tmp_path / "s", scratch=tmp_path / "file")
+
+
+def test_a_root_that_is_gone_makes_no_video_missing(videos, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    monkeypatch.setattr(pipeline, "_warm", lambda *_, **__: videos.rename(gone))
+    with pytest.raises(LabelgenError, match="is not there, on .*; mount it, and run the same"):
+        extract(videos, tmp_path / "s")
+    assert not list((tmp_path / "s").glob("*.h5"))
+
+
+def test_a_part_without_shards_says_so(videos, tmp_path):
+    summary = extract(videos, tmp_path / "s", part=Part(8, 9))
+    assert list(summary.lines()) == [
+        f"nothing to do: {tmp_path / 's'} has fewer shards than 9 parts"
+    ]
+
+
+def test_what_another_run_made_again_is_not_made_once_more(videos, tmp_path):
+    out = tmp_path / "s"
+    (videos / "late.avi").write_bytes(b"")
+    extract(videos, out, clips_per_shard=1)
+    ready = extract(videos, out, clips_per_shard=1, retry=True)
+    assert ready.shards + len(ready.kept) == 1
+    shard = next(file for file in out.glob("*.h5") if "late.avi" in failed(seal_of(file)))
+    begun = threading.Event()
+
+    def other_run():
+        with claimed(shard):
+            begun.set()
+            until(lambda: waiting.is_set())
+            seal_of(shard).write_bytes(seal_of(shard).read_bytes())
+
+    waiting = threading.Event()
+    other = threading.Thread(target=other_run)
+    other.start()
+    begun.wait(SECONDS)
+    say = ProgressLine.say
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProgressLine, "say", lambda line, text: (say(line, text), waiting.set()))
+        summary = extract(videos, out, clips_per_shard=1, retry=True)
+    other.join()
+    assert (summary.shards, summary.left) == (0, 1)
+
+
+def failed(seal):
+    return [failure["path"] for failure in json.loads(seal.read_text())["failures"]]

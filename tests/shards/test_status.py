@@ -6,6 +6,7 @@ from labelgen.shards.claims import claimed
 from labelgen.shards.plan import Part
 from labelgen.shards.seal import seal_of
 from labelgen.shards.status import read_status
+from labelgen.shards.verify import find_problems
 
 
 def status(out):
@@ -74,3 +75,31 @@ def test_the_plan_is_what_the_run_makes(videos, tmp_path):
     assert before["sets"]["videos"] == {k: v for k, v in before.items() if k != "sets"}
     after = json.loads(run_command("plan", *words).stdout)
     assert after == {**before, "sealed": before["shards"], "sets": after["sets"]}
+
+
+def test_a_shard_of_other_videos_does_not_count(videos, tmp_path):
+    rows = sorted(path.name for path in videos.iterdir())
+    for name, chosen in (("one", rows), ("two", rows[::-1])):
+        manifest = tmp_path / name / "m.csv"
+        manifest.parent.mkdir()
+        manifest.write_text("\n".join(["path", *chosen]) + "\n")
+        extract(videos, tmp_path / name / "s", manifest=manifest, clips_per_shard=1)
+    one, two = tmp_path / "one" / "s", tmp_path / "two" / "s"
+    shard = sorted(one.glob("*.h5"))[0]
+    for file in (shard, seal_of(shard)):
+        file.write_bytes((two / file.name).read_bytes())
+    assert read_status(one).sets["m"].missing == (shard.name,)
+    problems = find_problems(one)[1]
+    assert problems == [
+        f"{shard.name}: is of other videos than are planned for it; delete it and extract again"
+    ]
+    extract(videos, one, manifest=tmp_path / "one" / "m.csv", clips_per_shard=1)
+    assert find_problems(one)[1] == []
+
+
+def test_a_plan_for_other_settings_is_refused(videos, tmp_path):
+    extract(videos, tmp_path / "s", labels=False)
+    words = ("--root", videos, "--out", tmp_path / "s", "--frames", "raw")
+    done = run_command("plan", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "was begun with other settings" in done.stderr

@@ -6,6 +6,7 @@ from labelgen.shards.summary import summary_lines
 def test_summary(videos, tmp_path):
     (videos / "bad.avi").touch()
     extract(videos, tmp_path / "s", frames="jpeg:95")
+    (tmp_path / "s" / "failures.csv").write_bytes(b"what seals say is shown, not this: \xff")
     text = "\n".join(summary_lines(tmp_path / "s"))
     assert "videos: 3 of 3 shards sealed, 3 videos, 6 clips" in text
     assert "failures: 1 unopenable, 1 too_short" in text or (

@@ -1,5 +1,8 @@
 """Frames from folders of numbered images: what is read, what is passed over, what is refused."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -149,6 +152,32 @@ def test_no_image_that_was_cut_off_passes(tmp_path, suffix, share):
     file.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(VideoError, match="cut off"):
         read_image(file, name="x", reason="r")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_header_that_promises_too_much_is_not_believed(tmp_path, suffix):
+    """Decoders would fill what is not there, and take half a minute for it."""
+    whole = cv2.imencode(suffix, moving_square(1)[0])[1].tobytes()
+    sides = {".jpg": struct.pack(">HH", 120, 160), ".png": struct.pack(">II", 160, 120)}[suffix]
+    assert whole.count(sides) == 1
+    huge = {".jpg": b"\xff\xf0\xff\xf0", ".png": b"\0\0\xff\xf0\0\0\xff\xf0"}[suffix]
+    content = bytearray(whole.replace(sides, huge))
+    if suffix == ".png":
+        # The checksum of its first chunk is right, so that it is the size that counts.
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "image").write_bytes(content)
+    with pytest.raises(VideoError, match="is damaged"):
+        read_image(tmp_path / "image", name="x", reason="r")
+
+
+def test_every_change_of_a_png_is_found(tmp_path):
+    whole = cv2.imencode(".png", moving_square(1)[0])[1].tobytes()
+    for place in np.random.default_rng(0).integers(0, len(whole), 200):
+        content = bytearray(whole)
+        content[place] ^= 1
+        (tmp_path / "image").write_bytes(content)
+        with pytest.raises(VideoError, match="is damaged"):
+            read_image(tmp_path / "image", name="x", reason="r")
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path):

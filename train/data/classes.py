@@ -9,10 +9,9 @@ import numpy as np
 
 from labelgen.shards.folder import known_rows
 from labelgen.shards.generations import set_of_generation
-from labelgen.shards.reader import open_shard
 from labelgen.shards.seal import set_of
 from train import TrainError
-from train.data.shards import ShardSet
+from train.data.shards import ShardSet, opened
 from train.metrics import NO_CLASS
 
 
@@ -68,7 +67,7 @@ def _stored(shards: ShardSet) -> dict[str, tuple[int, str]]:
     """By path, number and name of the class of every video that gave clips."""
     found = {}
     for shard in shards.shards:
-        with open_shard(shard.path) as file:
+        with opened(shard) as file:
             paths, names = (file[f"videos/{key}"].asstr()[:] for key in ("path", "class_name"))
             indices = file["videos/class_index"][:].tolist()
         for path, name, index in zip(paths, names, indices, strict=True):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,10 +106,10 @@ class ShardSet:
         known: dict[str, int] = {}
         numbers = []
         for shard in self.shards:
-            with open_shard(shard.path) as file:
+            with opened(shard) as file:
                 paths = file["videos/path"].asstr()[:]
                 rows, places = np.unique(file["clips/video"][:], return_inverse=True)
-            places_known = [known.setdefault(path, len(known)) for path in paths[rows]]
+                places_known = [known.setdefault(path, len(known)) for path in paths[rows]]
             numbers.append(np.array(places_known, np.int64)[places])
         return list(known), np.concatenate(numbers)
 
@@ -118,13 +120,13 @@ class ShardSet:
         """
         known = {}
         for shard in self.shards:
-            with open_shard(shard.path) as file:
+            with opened(shard) as file:
                 paths, frames = file["videos/path"].asstr()[:], file["videos/frames"][:]
                 rows, firsts = np.unique(file["clips/video"][:], return_index=True)
                 stored = "motion_energy" in file
                 energy = file["motion_energy"][:][firsts] if stored else np.full(len(rows), np.nan)
-            for row, first in zip(rows.tolist(), energy.tolist(), strict=True):
-                known[str(paths[row])] = int(frames[row]), float(first)
+                for row, first in zip(rows.tolist(), energy.tolist(), strict=True):
+                    known[str(paths[row])] = int(frames[row]), float(first)
         return known
 
     def crop_labels(self, crop: int, clips: np.ndarray) -> np.ndarray:
@@ -138,6 +140,24 @@ class ShardSet:
                 if len(part)
             ]
         )
+
+
+@contextmanager
+def opened(shard: Shard) -> Iterator[h5py.File]:
+    """Open a shard for a ``with`` block.
+
+    Raises
+    ------
+    TrainError
+        If it cannot be read, there or in the block.
+    """
+    try:
+        with open_shard(shard.path) as file:
+            yield file
+    # Of a damaged file HDF5 raises any of these, wherever it is looked at.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise TrainError(f"{shard.path} cannot be read ({reason}); {REMEDY}.") from None
 
 
 def open_shards(location: str | Path, *, labels: bool = True) -> ShardSet:
@@ -231,7 +251,7 @@ def _describe(
     kinds = []
     fields = set(FIELDS)
     for shard in shards:
-        with open_shard(shard.path) as file:
+        with opened(shard) as file:
             _check_content(file, shard, config_hash, labels=labels)
             fields &= file.keys()
             crops = file["crops"][:] if "crops" in file else np.zeros((0, 2), np.int16)
@@ -262,5 +282,5 @@ def _check_content(file: h5py.File, shard: Shard, config_hash: str, *, labels: b
 
 
 def _read(shard: Shard, dataset: str, rows: Any = np.s_[:]) -> np.ndarray:
-    with open_shard(shard.path) as file:
+    with opened(shard) as file:
         return file[dataset][rows]

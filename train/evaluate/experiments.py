@@ -19,10 +19,9 @@ import torch
 from labelgen.files import replacing, write_json
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE
 from labelgen.labels.crops import crop_positions
-from labelgen.shards.reader import open_shard
 from train import TrainError
 from train.data.chunks import StoredClips
-from train.data.shards import ShardSet, open_shards
+from train.data.shards import ShardSet, open_shards, opened
 from train.data.split import group_of
 from train.device import Machine
 from train.evaluate import accuracy, attention, retrieval, scenes, similarity
@@ -369,7 +368,7 @@ def _attention_row(shards: ShardSet, clip: int, conv5: torch.Tensor) -> attentio
     shard, row = shards.locate(clip)
     top, left = crop_positions("center")[0].tolist()
     inside = np.s_[..., top : top + CROP_SIZE, left : left + CROP_SIZE]
-    with open_shard(shard.path) as file:
+    with opened(shard) as file:
         if "motion_boundaries" not in file:
             raise TrainError(
                 f"{shard.path.name} has no motion boundaries (extracted with --no-boundaries or "

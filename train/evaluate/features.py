@@ -20,14 +20,13 @@ import torch
 
 from labelgen.files import replacing
 from labelgen.progress import ProgressLine
-from labelgen.shards.reader import open_shard
 from train import TrainError
 from train.data.answers import ClassAnswers
 from train.data.classes import Videos, videos_of
 from train.data.dataset import ClipDataset
 from train.data.loader import Loader
 from train.data.sampler import HELD_OUT
-from train.data.shards import ShardSet, open_shards
+from train.data.shards import ShardSet, open_shards, opened
 from train.device import Machine, choose_device, use_bf16
 from train.evaluate.protocols import Protocol
 from train.models.weights import Weights
@@ -329,7 +328,7 @@ def _write(
 def _starts(shards: ShardSet) -> np.ndarray:
     parts = []
     for shard in shards.shards:
-        with open_shard(shard.path) as file:
+        with opened(shard) as file:
             parts.append(file["clips/start"][:].astype(np.int64))
     return np.concatenate(parts)
 

@@ -132,13 +132,20 @@ function arrow(angle, length, settings) {
     d: `M${-x},${-y}L${x},${y}M${tip(.5)}L${x},${y}L${tip(-.5)}` });
 }
 
+// Black or white, whichever is easier to read on a colour.
+function ink(colour) {
+  const parts = [1, 3, 5].map((k) => parseInt(colour.slice(k, k + 2), 16) / 255);
+  const [red, green, blue] = parts.map((part) => part ** 2.2);
+  return .2126 * red + .7152 * green + .0722 * blue > .18 ? "#000" : "#fff";
+}
+
 // A letter at the block's anchor, and beside it the way or the colour that is told of it.
 function tag(what, told, x, y, size) {
   const { colour, letter } = DATA.styles[what];
   const made = drawing("g", { class: "tag", transform: `translate(${x},${y}) scale(${size})` });
   const box = (at, fill, edge) => drawing("rect", { x: at - 6.5, y: -6.5, width: 13, height: 13,
     rx: 2.5, fill, stroke: edge, "stroke-width": 1 });
-  const text = drawing("text", { x: -7, y: .5 });
+  const text = drawing("text", { x: -7, y: .5, fill: ink(colour) });
   text.textContent = letter;
   made.append(box(-7, colour, "#fff"), text);
   if (told.angle !== undefined) {
@@ -444,7 +451,8 @@ function addLabel(holder, label) {
 
 function key(what) {
   const { letter, colour } = DATA.styles[what];
-  return element("span", { class: "key", style: `background: ${colour}` }, letter);
+  return element("span", { class: "key", style: `background: ${colour}; color: ${ink(colour)}` },
+    letter);
 }
 
 function addBranch(name, whats, ...words) {
@@ -583,4 +591,7 @@ async function build() {
   await loadAll();
 }
 
-build();
+build().catch((error) => {
+  $("told").textContent = `This browser cannot show the page: ${error.message}`;
+  throw error;
+});

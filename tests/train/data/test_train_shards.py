@@ -78,6 +78,14 @@ def cut_short(folder):
     path.write_bytes(path.read_bytes()[:-5])
 
 
+def replace(old, new):
+    def of_folder(folder):
+        path = folder / "toy-00000-of-00002.h5"
+        path.write_bytes(path.read_bytes().replace(old, new))
+
+    return of_folder
+
+
 MISTAKES = {
     "unsealed": (
         lambda f: (f / "toy-00001-of-00002.json").unlink(),
@@ -90,6 +98,12 @@ MISTAKES = {
     "no run": (lambda f: (f / "run.json").unlink(), "shards? and no run.json; put a copy"),
     "bad json": (lambda f: (f / "run.json").write_text("{"), "run.json is damaged"),
     "future": (lambda f: change(f / "run.json", format_version=99), "format version 99"),
+    "no hdf5": (replace(b"\x89HDF", b"\x89HDD"), "toy-00000-of-00002.h5 cannot be read .*; delete"),
+    "no trees": (replace(b"TREE", b"TREF"), "toy-00000-of-00002.h5 cannot be read .*; delete it"),
+    "odd failure": (
+        lambda f: change(f / "toy-00000-of-00002.json", failures=[{"path": "a", "reasoo": "x"}]),
+        "not sealed .*toy-00000",
+    ),
     "miscounted": (lambda f: change(f / "toy-00000-of-00002.json", clips=3), "seal says 3"),
 }
 
