@@ -33,7 +33,7 @@ from labelgen.shards.seal import (
     set_of,
     shard_name,
 )
-from labelgen.shards.settings import ExtractSettings, software_versions
+from labelgen.shards.settings import ExtractSettings, config_digest, software_versions
 from labelgen.video.manifest import ManifestRow, rows_digest, write_manifest
 
 RUN_FILE = "run.json"
@@ -327,7 +327,17 @@ def planned_digests(folder: Path, run: Mapping[str, Any]) -> dict[str, str]:
     """Return the digest of the rows that each planned shard is to hold, by its name.
 
     Shards of rows that are lost, or that an earlier version did not keep, are not there.
+
+    Raises
+    ------
+    LabelgenError
+        If the settings of the record are not those that it has the hash of.
     """
+    if config_digest(run["config"]) != run["config_hash"]:
+        raise LabelgenError(
+            f"{folder / RUN_FILE} is damaged: its settings do not fit its config_hash; put a copy "
+            "of it back, or extract into a new folder"
+        )
     settings = ExtractSettings(
         clip_stride=run["config"]["clip_stride"], clips_per_shard=run["config"]["clips_per_shard"]
     )

@@ -115,12 +115,17 @@ class ExtractSettings:
 
     def digest(self) -> str:
         """Return the SHA-256 of the settings, hexadecimal."""
-        return hashlib.sha256(canonical_json(self.as_dict()).encode()).hexdigest()
+        return config_digest(self.as_dict())
 
 
 def default_crops(profile: str) -> str:
     """Return the crops that are labelled unless others are asked for."""
     return "center" if profile == "authors" else "all"
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """Return the SHA-256 of settings as a run record holds them, hexadecimal."""
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:

@@ -16,6 +16,7 @@ from labelgen.files import partial_name
 from labelgen.flow.methods import flow_settings
 from labelgen.shards import folder as folder_module
 from labelgen.shards.folder import find_shard_folder
+from labelgen.shards.status import read_status
 from labelgen.shards.verify import find_problems
 
 
@@ -215,3 +216,15 @@ def test_failures_are_in_the_order_of_what_was_added(videos, tmp_path):
     (videos / "x.avi").touch()
     extract(videos, tmp_path / "s", add=True)
     assert [name for name in failures(tmp_path / "s") if len(name) == 5] == ["y.avi", "x.avi"]
+
+
+def test_settings_that_are_not_those_of_their_hash_are_damage(videos, tmp_path):
+    extract(videos, tmp_path / "s")
+    file = tmp_path / "s" / "run.json"
+    record = json.loads(file.read_text())
+    lacking = {key: value for key, value in record["config"].items() if key != "clip_stride"}
+    for config in (lacking, record["config"] | {"clip_stride": "16"}):
+        file.write_text(json.dumps(record | {"config": config}))
+        for look in (find_problems, read_status):
+            with pytest.raises(LabelgenError, match=r"run\.json is damaged: its settings"):
+                look(tmp_path / "s")
