@@ -62,7 +62,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.iterdir())
-        if file.is_file() and file.name not in (".lock", ".present")
+        if file.is_file() and file.name not in (".lock", ".present", "times.jsonl")
     }
 
 

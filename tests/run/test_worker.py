@@ -62,11 +62,12 @@ def test_threads_change_no_byte(videos, tmp_path, stride):
 def test_threads_may_be_allowed_and_taken_away_midway(videos, tmp_path, monkeypatch):
     task = task_of(videos, tmp_path)
     expected = make_shard(task, tell=print)
-    shard = (tmp_path / task.plan.file).read_bytes()
+    shard = task.file.read_bytes()
+    task.file.unlink()
     turns = iter([1, 3, 3, 2, 1, 4, 4])
     monkeypatch.setattr(Tally, "threads", lambda tally, task: next(turns, 1))
     assert make_shard(task, tell=print).clips == expected.clips
-    assert (tmp_path / task.plan.file).read_bytes() == shard
+    assert task.file.read_bytes() == shard
 
 
 @pytest.mark.parametrize("threads", [1, 3])
