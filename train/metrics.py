@@ -138,7 +138,7 @@ class LabelStats:
                 "explained_variance": _explained(errors, spread),
                 "skill": _explained(errors, distance),
                 "accuracy": hits / clips,
-                "chance": float(seen[:, i].max()),
+                "chance": float(place_shares(seen[:, i]).max()),
                 "prior_accuracy": prior.accuracy(seen[:, i]),
                 "surprise": None if math.isnan(surprise) else surprise / clips,
                 "prior_surprise": prior.surprise(seen[:, i]),

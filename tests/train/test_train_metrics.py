@@ -169,6 +169,7 @@ def test_0_of_the_released_code_is_the_first_value():
     told = stats.report(MEAN, counts)["labels"][NAMES[0]]
     assert told["accuracy"] == pytest.approx(2 / 3)
     assert told["prior_accuracy"] == pytest.approx(2 / 3)
+    assert told["chance"] == pytest.approx(2 / 3)
 
 
 def test_the_prior_itself_gains_no_information_and_perfection_all():

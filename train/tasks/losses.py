@@ -175,10 +175,11 @@ class Statistics(_Distributions):
     """The statistics whose largest the labels name, in place of the labels.
 
     A place is asked about together with what is found there: how much of the crop's motion lies in
-    each block and direction, how likely the place is and which colours each block has. The labels'
-    own distributions are the two margins of that. Shares, of motion by block, direction and frame
-    pair, and of colours, are taken to the power `SHARPNESS`, and add up to 1 again. Places of
-    colour are those of `CrossEntropy`, and frames too where no flow is stored.
+    each block and direction, how likely the place is and which colours each block has. What is read
+    are the two margins of that; a label is what is found at the place that wins. Shares, of motion
+    by block, direction and frame pair, and of colours, are taken to the power `SHARPNESS`, and add
+    up to 1 again. Places of colour are those of `CrossEntropy`, and frames too where no flow is
+    stored.
 
     Raises
     ------
