@@ -126,6 +126,16 @@ def file_digest(file: Path) -> str:
     return digest.hexdigest()
 
 
+def is_as_sealed(file: Path, seal: dict[str, Any]) -> bool:
+    """Return whether a shard is what was sealed, as far as its time of change can tell.
+
+    One that was written to since is read whole, and held against the checksum: a wrong byte can let
+    HDF5 search without end.
+    """
+    later = file.stat().st_mtime_ns > seal_of(file).stat().st_mtime_ns
+    return not later or file_digest(file) == seal["sha256"]
+
+
 def write_seal(partial: Path, file: Path, content: dict[str, Any]) -> None:
     """Give a finished shard its final name, and seal it.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from extraction import digests, extract
 
+from labelgen.shards.seal import is_as_sealed, read_seal, seal_of
 from labelgen.shards.verify import find_problems
 
 
@@ -121,3 +122,11 @@ def test_a_damaged_shard_is_not_opened(videos, tmp_path, monkeypatch):
     (tmp_path / "s" / "best-of-all.h5").touch()
     monkeypatch.setattr("labelgen.shards.verify.open_shard", None)
     assert len(find_problems(tmp_path / "s")[1]) == 2
+
+
+def test_a_shard_that_was_only_touched_is_as_sealed(videos, tmp_path):
+    extract(videos, tmp_path / "s", labels=False)
+    file = sorted((tmp_path / "s").glob("*.h5"))[0]
+    later = seal_of(file).stat().st_mtime_ns + 1
+    os.utime(file, ns=(later, later))
+    assert is_as_sealed(file, read_seal(file))

@@ -22,7 +22,7 @@ import numpy as np
 from labelgen.shards.folder import RUN_FILE, find_shard_folder, planned_files, read_run, shard_files
 from labelgen.shards.generations import set_of_generation
 from labelgen.shards.reader import open_shard
-from labelgen.shards.seal import read_seal
+from labelgen.shards.seal import is_as_sealed, read_seal
 from train import TrainError
 from train.data.chunks import Stamp, stamp_of
 
@@ -235,6 +235,12 @@ def _seals(files: list[Path], config_hash: str) -> list[dict[str, Any]]:
             f"not of their seal's size (first: {unfit[0]}); run the same `labelgen extract` again."
         )
     fitting = {name: seal for name, seal in seals.items() if seal}
+    for file in files:
+        if not is_as_sealed(file, fitting[file.name]):
+            raise TrainError(
+                f"{file} was changed since it was sealed; delete it and run the same `labelgen "
+                "extract` again."
+            )
     for name, seal in fitting.items():
         if seal["config_hash"] != config_hash:
             raise TrainError(

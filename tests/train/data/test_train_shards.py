@@ -1,6 +1,7 @@
 """Opening shards: what is accepted, and the sentence for what is not."""
 
 import json
+import os
 
 import h5py
 import numpy as np
@@ -78,10 +79,17 @@ def cut_short(folder):
     path.write_bytes(path.read_bytes()[:-5])
 
 
-def replace(old, new):
+def rotten(old, new, *, silently=True):
+    """Change a shard's bytes, and its time of change only if not silently, as a disk does."""
+
     def of_folder(folder):
         path = folder / "toy-00000-of-00002.h5"
         path.write_bytes(path.read_bytes().replace(old, new))
+        sealed = path.with_suffix(".json").stat().st_mtime_ns
+        if silently:
+            os.utime(path, ns=(sealed, sealed))
+        else:
+            os.utime(path, ns=(sealed + 1, sealed + 1))
 
     return of_folder
 
@@ -98,8 +106,12 @@ MISTAKES = {
     "no run": (lambda f: (f / "run.json").unlink(), "shards? and no run.json; put a copy"),
     "bad json": (lambda f: (f / "run.json").write_text("{"), "run.json is damaged"),
     "future": (lambda f: change(f / "run.json", format_version=99), "format version 99"),
-    "no hdf5": (replace(b"\x89HDF", b"\x89HDD"), "toy-00000-of-00002.h5 cannot be read .*; delete"),
-    "no trees": (replace(b"TREE", b"TREF"), "toy-00000-of-00002.h5 cannot be read .*; delete it"),
+    "changed": (
+        rotten(b"TREE", b"TREF", silently=False),
+        "toy-00000-of-00002.h5 was changed since it was sealed; delete it",
+    ),
+    "no hdf5": (rotten(b"\x89HDF", b"\x89HDD"), "toy-00000-of-00002.h5 cannot be read .*; delete"),
+    "no trees": (rotten(b"TREE", b"TREF"), "toy-00000-of-00002.h5 cannot be read .*; delete it"),
     "odd failure": (
         lambda f: change(f / "toy-00000-of-00002.json", failures=[{"path": "a", "reasoo": "x"}]),
         "not sealed .*toy-00000",
