@@ -125,14 +125,17 @@ def _overview(runs: Sequence[_Run]) -> Html:
 def _caution(runs: Sequence[_Run]) -> Html:
     """Say what the figures cannot show."""
     held = [run.history[-1]["held_out"] for run in runs]
-    if any(one is None for one in held):
-        words = "Where nothing was held out, figures are of the training clips themselves: they do "
-        words += "not show what is learnt of other clips."
-    elif min(one["clips"] for one in held) < FEW:
-        words = f"Fewer than {FEW} held-out clips show that everything runs, not what is learnt."
-    else:
-        return Html("")
-    return element("p", words, class_="quiet")
+    words = []
+    if None in held:
+        words.append(
+            "Where nothing was held out, figures are of the training clips themselves: they do not "
+            "show what is learnt of other clips."
+        )
+    if any(one["clips"] < FEW for one in held if one is not None):
+        words.append(
+            f"Fewer than {FEW} held-out clips show that everything runs, not what is learnt."
+        )
+    return element("p", " ".join(words), class_="quiet") if words else Html("")
 
 
 def _chart(
@@ -205,7 +208,8 @@ def _labels(runs: Sequence[_Run]) -> Html:
     words = (
         "Accuracy of the value it would bet on, from 0 on the left to 1 on the right, after the "
         "last epoch. Chance is the share of the most frequent value among the clips that are "
-        "measured; ev is explained variance: 0 for their own mean, 1 for perfection."
+        "measured, drawn where it is the same of all runs; ev is explained variance: 0 for their "
+        "own mean, 1 for perfection."
     )
     marks = [charts.mark_key(run.name, number) for number, run in enumerate(runs)]
     keys = element("p", marks, charts.reference_key("chance"))
@@ -214,7 +218,7 @@ def _labels(runs: Sequence[_Run]) -> Html:
 
 def _kind(kind: str, names: Sequence[str], runs: Sequence[_Run]) -> list[Html]:
     figures = {name: [run.last["labels"].get(name, {}) for run in runs] for name in names}
-    chances = {name: _first(told, "chance") for name, told in figures.items()}
+    chances = {name: _shared(told, "chance") for name, told in figures.items()}
     tracks = charts.tracks(
         (
             name.split("/", 1)[1],
@@ -222,31 +226,18 @@ def _kind(kind: str, names: Sequence[str], runs: Sequence[_Run]) -> list[Html]:
         )
         for name, told in figures.items()
     )
-    head = ["label", "chance"]
+    head = ["label"]
     for run in runs:
-        head += [f"{run.name}: accuracy", "ev"]
+        head += [f"{run.name}: accuracy", "chance", "ev"]
     rows = [
         [
             name.split("/", 1)[1],
-            _number(chances[name]),
-            *(
-                cell
-                for one in told
-                for cell in (
-                    _number(one.get("accuracy")),
-                    _number(one.get("explained_variance"), signed=True),
-                )
-            ),
+            *(cell for one in told for cell in _cells(one)),
         ]
         for name, told in figures.items()
     ]
     means = [run.last.get("kinds", {}).get(kind, {}) for run in runs]
-    mean = ["mean", _number(_first(means, "chance"))]
-    for one in means:
-        mean += [
-            _number(one.get("accuracy")),
-            _number(one.get("explained_variance"), signed=True),
-        ]
+    mean = ["mean", *(cell for one in means for cell in _cells(one))]
     numbers = table(head, [*rows, mean], numbers=len(head) - 1)
     return [
         element("h3", kind),
@@ -255,8 +246,18 @@ def _kind(kind: str, names: Sequence[str], runs: Sequence[_Run]) -> list[Html]:
     ]
 
 
-def _first(told: Iterable[dict[str, Any]], figure: str) -> float | None:
-    return next((one[figure] for one in told if one.get(figure) is not None), None)
+def _cells(told: dict[str, Any]) -> list[str]:
+    return [
+        _number(told.get("accuracy")),
+        _number(told.get("chance")),
+        _number(told.get("explained_variance"), signed=True),
+    ]
+
+
+def _shared(told: Iterable[dict[str, Any]], figure: str) -> float | None:
+    """Return a figure in which runs agree: others were measured on other clips."""
+    values = {one.get(figure) for one in told}
+    return values.pop() if len(values) == 1 else None
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:

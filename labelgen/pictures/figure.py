@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Everything is placed in inches from the upper left corner, so that columns and rows line up.
+_KINDS = ("png", "jpg", "pdf", "svg", "tif", "webp")
 _WIDTH, _MARGIN, _GAP = 12.6, 0.2, 0.15
 _PANEL = 1.8
 _FRAME = _PANEL * FRAME_SIZE[1] / FRAME_SIZE[0]
@@ -104,12 +106,16 @@ def show(
 
 def write_figure(view: ClipView, output: Path) -> None:
     """Draw a view into a file; errors as of `show`."""
+    kind = output.suffix[1:].lower()
+    if kind not in _KINDS:
+        raise LabelgenError(f"{output} is no name for a picture; end it in .{', .'.join(_KINDS)}")
     figure = clip_figure(view)
     try:
         with replacing(output) as partial:
-            figure.savefig(partial, dpi=130, format=output.suffix[1:] or "png")
-    except (OSError, ValueError) as error:
-        raise LabelgenError(f"{output} cannot be written: {error}") from None
+            figure.savefig(partial, dpi=130, format=kind)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise LabelgenError(f"{output} cannot be written: {reason}") from None
 
 
 def figure_png(view: ClipView, *, dpi: int) -> bytes:
@@ -137,7 +143,8 @@ def clip_figure(view: ClipView) -> Figure:
     strips = _THUMB_HEIGHT + 0.3 + (_THUMB_HEIGHT + 0.1 if view.flow is not None else 0)
     height = 0.5 + strips + 0.1 + 3 * _ROW + 0.3
     sheet = _Sheet(Figure(figsize=(_WIDTH, height)), height)
-    sheet.text(_MARGIN, 0.14, _title(view), size=_LARGE, weight="bold")
+    # Whatever stands in a file's name is no formula.
+    sheet.text(_MARGIN, 0.14, _title(view), size=_LARGE, weight="bold", parse_math=False)
     y = _draw_strips(sheet, view, 0.5)
     for what in _ROWS:
         _draw_row(sheet, view, what, y)

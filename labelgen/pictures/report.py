@@ -17,8 +17,7 @@ from labelgen.page import Html, element, joined, page, picture, table, write_pag
 from labelgen.pictures.figure import figure_png
 from labelgen.pictures.view import stored_view
 from labelgen.progress import count_text, duration, size_text
-from labelgen.shards.folder import find_shard_folder, read_run, shard_files
-from labelgen.shards.seal import seal_of
+from labelgen.shards.folder import find_shard_folder, read_run
 from labelgen.shards.sequence import Shards
 from labelgen.shards.status import FolderStatus, read_status
 from labelgen.shards.summary import LabelCounts, count_labels
@@ -119,20 +118,20 @@ def _making(folder: Path, status: FolderStatus) -> Html:
         for what, names in (("being made", making), ("missing", missing))
         if names
     ]
-    told.append(_time_left(folder, planned - sealed))
+    clips = sum(part.clips for part in parts)
+    told.append(_time_left(folder, clips / max(sealed, 1) * (planned - sealed)))
     if not making:
         told.append(" Running the same extract command again goes on.")
     meter = element("div", element("div", style=f"width:{sealed / planned:.0%}"), class_="meter")
     return _section("Still to be made", meter, element("p", "".join(told)))
 
 
-def _time_left(folder: Path, left: int) -> str:
-    seals = (seal_of(file) for file in shard_files(folder))
-    ends = sorted(seal.stat().st_mtime for seal in seals if seal.exists())
-    if len(ends) < 2 or ends[0] == ends[-1]:
+def _time_left(folder: Path, clips: float) -> str:
+    times = read_times(folder)
+    made, seconds = sum(run.clips for run in times), sum(run.seconds for run in times)
+    if not made or not clips:
         return "How long that takes is not known yet."
-    each = (ends[-1] - ends[0]) / (len(ends) - 1)
-    return f"At the pace of those that are there, about {duration(each * left)} left."
+    return f"At the pace so far, about {duration(seconds / made * clips)} left."
 
 
 def _settings(run: Mapping[str, Any]) -> Html:
@@ -154,7 +153,10 @@ def _failures(status: FolderStatus) -> Html:
         for failure in part.failures:
             by_reason[failure.reason].append(failure)
     if not by_reason:
-        return _section("What went wrong", element("p", "Nothing: every video gave its clips."))
+        words = "Nothing: every video gave its clips."
+        if not status.is_complete:
+            words = "Nothing in the shards that are sealed so far."
+        return _section("What went wrong", element("p", words))
     rows = [
         (
             reason,

@@ -72,8 +72,13 @@ class _Folder:
         """Open the shard that holds a clip, and give the clip's row there."""
         number = int(np.searchsorted(self._ends, clip, side="right"))
         _, file, seal = self._sealed[number]
-        with open_shard(file) as shard:
-            yield shard, int(clip - (self._ends[number] - seal["clips"]))
+        try:
+            with open_shard(file) as shard:
+                yield shard, int(clip - (self._ends[number] - seal["clips"]))
+        except (OSError, RuntimeError) as error:
+            raise LabelgenError(
+                f"{file} cannot be read ({str(error).splitlines()[0]}); `labelgen verify` says more"
+            ) from None
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
@@ -242,6 +247,8 @@ class Shards:
         starts = columns["clips/start"][self._chosen][clips].tolist()
         if start is None and starts:
             return int(clips[0])
+        if not starts:
+            raise LabelgenError(f"no clip of {video} is among these {len(self)}")
         if start not in starts:
             raise LabelgenError(
                 f"no clip of {video} begins at frame {start}; clips begin at "

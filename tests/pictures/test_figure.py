@@ -127,7 +127,7 @@ def test_pictures_of_shards_and_of_films(made, tmp_path):
         (("videos/run/a.avi", "--clip", "3"), "is a video: --clip and --video choose from shards"),
         (("videos/walk/c.avi", "--start", "1"), "no 16 frames from frame 1 on"),
         (("nowhere",), "nowhere holds no shards"),
-        (("s", "-o", "a.bad"), "a.bad cannot be written"),
+        (("s", "-o", "a.bad"), "a.bad is no name for a picture"),
     ],
 )
 def test_a_mistake_gives_one_sentence(made, monkeypatch, arguments, message):
@@ -145,3 +145,11 @@ def test_without_matplotlib_it_says_what_is_needed(made, tmp_path, monkeypatch):
     found = show(made / "s", "-o", tmp_path / "x.png")
     assert found.exit_code == 2
     assert "needs the package matplotlib" in found.stderr
+
+
+def test_a_name_is_no_formula(videos, tmp_path):
+    file = videos / "$\\frac$ & $x_1$.avi"
+    (videos / "run" / "a.avi").rename(file)
+    found = show(file, "-o", tmp_path / "x.png")
+    assert found.exit_code == 0, found.output
+    assert (tmp_path / "x.png").stat().st_size > 10_000

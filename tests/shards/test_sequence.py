@@ -140,3 +140,18 @@ def test_a_folder_that_is_being_made_shows_what_is_sealed(videos, tmp_path):
         Shards(tmp_path / "videos")
     with pytest.raises(LabelgenError, match="holds no clip yet"):
         Shards(tmp_path / "s").labels  # noqa: B018
+
+
+def test_a_damaged_shard_is_named(videos, tmp_path):
+    extract(videos, tmp_path / "s", clips_per_shard=100)
+    shards = Shards(tmp_path / "s")
+    file = next((tmp_path / "s").glob("*.h5"))
+    file.write_bytes(file.read_bytes().replace(b"TREE", b"TREF"))
+    with pytest.raises(LabelgenError, match=rf"{file.name} cannot be read .*`labelgen verify`"):
+        shards.frames(0)
+
+
+def test_a_video_that_is_not_in_a_selection(made):
+    shards = Shards(made)
+    with pytest.raises(LabelgenError, match="is among these 1"):
+        shards[[0]].find(shards.video(len(shards) - 1)[0])
