@@ -21,6 +21,7 @@ import labelgen
 from labelgen.errors import LabelgenError
 from labelgen.flow.methods import DEFAULT_BOUND, DEFAULT_METHOD, FLOW_LAYOUTS
 from labelgen.labels.profiles import PROFILES
+from labelgen.options import grouped
 from labelgen.progress import count_text, size_text
 from labelgen.shards.settings import FRAME_FORMATS, ExtractSettings, default_crops
 from labelgen.signals import stop_once
@@ -39,6 +40,7 @@ frames_option = click.option(
     help="Folder of folders of numbered images, one per video, in place of --root; see "
     "docs/inputs.md.",
 )
+page_option = click.option("-o", "--output", type=_FILE, required=True, help="HTML file to write.")
 shards_argument = click.argument("shards", type=_FOLDER)
 threads_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Threads.  [default: one per core]"
@@ -100,18 +102,7 @@ class _Mistake(click.ClickException):
     exit_code = 2
 
 
-def _group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Declare several options, in this order."""
-
-    def declared(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return declared
-
-
-what_options = _group(
+what_options = grouped(
     click.option(
         "--manifest",
         "manifest_file",
@@ -612,7 +603,7 @@ def show(
 
 @main.command()
 @shards_argument
-@click.option("-o", "--output", type=_FILE, required=True, help="HTML file to write.")
+@page_option
 @click.option(
     "--examples",
     type=click.IntRange(min=0),
@@ -634,7 +625,7 @@ def report(shards: Path, output: Path, examples: int, workers: int | None) -> No
 
 @main.command()
 @shards_argument
-@click.option("-o", "--output", type=_FILE, required=True, help="HTML file to write.")
+@page_option
 @click.option(
     "--clips",
     type=click.IntRange(min=1),

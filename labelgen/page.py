@@ -90,6 +90,11 @@ def joined(*children: str | Iterable[str]) -> Html:
     return Html("".join(parts))
 
 
+def section(title: str, *content: str | Iterable[str]) -> Html:
+    """Return a part of a page under its heading."""
+    return element("section", element("h2", title), *content)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0) -> Html:
     """Return a table that scrolls sideways where it is too wide.
 

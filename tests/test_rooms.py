@@ -12,7 +12,17 @@ from conftest import REPOSITORY
 import labelgen
 
 _GROUND = (
-    *("charts", "errors", "files", "geometry", "kernels", "page", "processes", "progress"),
+    *(
+        "charts",
+        "errors",
+        "files",
+        "geometry",
+        "kernels",
+        "options",
+        "page",
+        "processes",
+        "progress",
+    ),
     "signals",
 )
 GROUND = {f"labelgen.{name}" for name in _GROUND}

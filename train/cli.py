@@ -15,6 +15,7 @@ import click
 
 import labelgen
 from labelgen.errors import LabelgenError
+from labelgen.options import grouped
 from train import NonFiniteError, StoppedError, TrainError
 from train.evaluate.protocols import AVERAGES, PROTOCOLS, Protocol
 from train.recipe import (
@@ -104,19 +105,8 @@ pretrain_recipe_option = _PRETRAIN.recipe(
 )
 
 
-def _group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Declare several options, in this order."""
-
-    def declared(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return declared
-
-
 def _network_options(of: _Options) -> Callable[[Any], Any]:
-    return _group(
+    return grouped(
         of.of("--backbone", "Network.", type=click.Choice(BACKBONES)),
         of.of("--batch-norm/--no-batch-norm", "Batch norm after each convolution of c3d."),
         of.of("--width", "Share of the paper's filters and hidden units.", type=float),
@@ -125,7 +115,7 @@ def _network_options(of: _Options) -> Callable[[Any], Any]:
 
 
 def _schedule_options(of: _Options) -> Callable[[Any], Any]:
-    return _group(
+    return grouped(
         of.of("--batch", "Samples per step, over all ranks.", type=int),
         of.of("--views", "Samples cut from each clip that is read.", type=int),
         of.of("--epochs", "Passes over the clips.", type=int),
@@ -143,7 +133,7 @@ def _schedule_options(of: _Options) -> Callable[[Any], Any]:
 
 def _run_options(out: str) -> Callable[[Any], Any]:
     """Declare what a run is told beside its recipe."""
-    return _group(
+    return grouped(
         click.option(
             "--val",
             default="0.05",
@@ -327,7 +317,7 @@ source_argument = click.argument("run")
 
 def _evaluation_options(out: str) -> Callable[[Any], Any]:
     """Declare what every evaluation is told."""
-    return _group(
+    return grouped(
         click.option(
             "--out",
             type=click.Path(path_type=Path),

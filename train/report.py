@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from labelgen import charts
 from labelgen.charts import Series
-from labelgen.page import Html, element, joined, page, table, write_page
+from labelgen.page import Html, element, joined, page, section, table, write_page
 from labelgen.progress import count_text, duration
 from train import TrainError
 from train.curve import FEW, LOWEST
@@ -98,10 +98,6 @@ def _read(run: Path) -> _Run:
     return _Run(str(run), state, recipe, history)
 
 
-def _section(title: str, *content: str | Iterable[str]) -> Html:
-    return element("section", element("h2", title), *content)
-
-
 def _overview(runs: Sequence[_Run]) -> Html:
     rows = []
     for run in runs:
@@ -175,7 +171,7 @@ def _label_curves(runs: Sequence[_Run]) -> Html:
         "mean. 0 is that constant, 1 is perfect; what is worse than "
         f"{LOWEST} is drawn on the lower edge."
     )
-    return _section(
+    return section(
         "What is learnt",
         element("p", words),
         _keys(runs),
@@ -190,7 +186,7 @@ def _class_curves(runs: Sequence[_Run]) -> Html:
     )
     chances = ", ".join(f"{run.last['chance1']:.1%} for {run.name}" for run in runs)
     words = f"Always saying the most frequent class is right in {chances}."
-    return _section(
+    return section(
         "What is learnt",
         element("p", words),
         _keys(runs),
@@ -213,7 +209,7 @@ def _labels(runs: Sequence[_Run]) -> Html:
     )
     marks = [charts.mark_key(run.name, number) for number, run in enumerate(runs)]
     keys = element("p", marks, charts.reference_key("chance"))
-    return _section("Label by label", element("p", words), keys, parts)
+    return section("Label by label", element("p", words), keys, parts)
 
 
 def _kind(kind: str, names: Sequence[str], runs: Sequence[_Run]) -> list[Html]:
@@ -277,7 +273,7 @@ def _classes(runs: Sequence[_Run]) -> Html:
     )
     marks = [charts.mark_key(run.name, number) for number, run in enumerate(runs)]
     words = "How many clips of each class are told, from 0 on the left to all on the right."
-    return _section("Class by class", element("p", words), element("p", marks), charts.tracks(rows))
+    return section("Class by class", element("p", words), element("p", marks), charts.tracks(rows))
 
 
 def _settings(runs: Sequence[_Run]) -> Html:
@@ -294,7 +290,7 @@ def _settings(runs: Sequence[_Run]) -> Html:
     shared = table(("setting", "value"), ([name, *told] for name, told in same.items()))
     words = "all settings" if len(runs) == 1 else "settings that are the same"
     parts.append(element("details", element("summary", words), shared))
-    return _section("Settings" if len(runs) == 1 else "Settings that differ", parts)
+    return section("Settings" if len(runs) == 1 else "Settings that differ", parts)
 
 
 def _shown(value: Any) -> str:
@@ -323,7 +319,7 @@ def _speed(runs: Sequence[_Run]) -> Html:
         *("run", "time in steps", "samples/s", "waiting for data"),
         *("gradient's norm", "its largest", "left out"),
     )
-    return _section("Speed", joined(table(head, rows, numbers=6)))
+    return section("Speed", joined(table(head, rows, numbers=6)))
 
 
 def _mean(history: Sequence[dict[str, Any]], figure: str) -> float:

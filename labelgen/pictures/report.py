@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from labelgen import charts
 from labelgen.errors import LabelgenError
 from labelgen.labels.table import LABELS
-from labelgen.page import Html, element, joined, page, picture, table, write_page
+from labelgen.page import Html, element, joined, page, picture, section, table, write_page
 from labelgen.pictures.figure import figure_png
 from labelgen.pictures.view import stored_view
 from labelgen.progress import count_text, duration, size_text
@@ -77,10 +77,6 @@ def write_report(path: Path, output: Path, *, examples: int = 3, workers: int = 
     write_page(output, page(f"Shards: {folder.name}", *body, style=charts.STYLE + _STYLE))
 
 
-def _section(title: str, *content: str | Iterable[str]) -> Html:
-    return element("section", element("h2", title), *content)
-
-
 def _heading(folder: Path, status: FolderStatus) -> Html:
     rows = [
         (
@@ -123,7 +119,7 @@ def _making(folder: Path, status: FolderStatus) -> Html:
     if not making:
         told.append(" Running the same extract command again goes on.")
     meter = element("div", element("div", style=f"width:{sealed / planned:.0%}"), class_="meter")
-    return _section("Still to be made", meter, element("p", "".join(told)))
+    return section("Still to be made", meter, element("p", "".join(told)))
 
 
 def _time_left(folder: Path, clips: float) -> str:
@@ -144,7 +140,7 @@ def _settings(run: Mapping[str, Any]) -> Html:
 
     settings = element("div", element("h3", "Settings"), table((), told(run["config"])))
     versions = element("div", element("h3", "Versions"), table((), told(run["versions"])))
-    return _section("How it was made", element("div", settings, versions, class_="cards"))
+    return section("How it was made", element("div", settings, versions, class_="cards"))
 
 
 def _failures(status: FolderStatus) -> Html:
@@ -156,7 +152,7 @@ def _failures(status: FolderStatus) -> Html:
         words = "Nothing: every video gave its clips."
         if not status.is_complete:
             words = "Nothing in the shards that are sealed so far."
-        return _section("What went wrong", element("p", words))
+        return section("What went wrong", element("p", words))
     rows = [
         (
             reason,
@@ -173,7 +169,7 @@ def _failures(status: FolderStatus) -> Html:
         class_="quiet",
     )
     head = ("reason", "videos", "for example", "what was seen")
-    return _section("What went wrong", table(head, rows), some)
+    return section("What went wrong", table(head, rows), some)
 
 
 def _times(times: Sequence[RunTimes]) -> Html:
@@ -197,7 +193,7 @@ def _times(times: Sequence[RunTimes]) -> Html:
         f"{_workers(times)}: {clips / max(seconds, 1e-9):.2f} clips/s."
     )
     grid = element("div", lines, class_="stages")
-    return _section("Where the time went", element("p", sentence), grid)
+    return section("Where the time went", element("p", sentence), grid)
 
 
 def _workers(times: Sequence[RunTimes]) -> str:
@@ -208,7 +204,7 @@ def _workers(times: Sequence[RunTimes]) -> str:
 def _stillness(energy: np.ndarray) -> Html:
     still, slow = int((energy == 0).sum()), int((energy < _STILL).sum())
     quarter, half, most = np.quantile(energy, [0.25, 0.5, 0.75]).tolist()
-    return _section(
+    return section(
         "How much moves",
         element(
             "p",
@@ -239,7 +235,7 @@ def _distributions(counts: LabelCounts) -> Html:
     )
     if counts.pairs:
         explained += " Neighbours are crops one pixel apart: how many of them differ in the label."
-    return _section("The 27 labels", element("p", explained), parts)
+    return section("The 27 labels", element("p", explained), parts)
 
 
 def _card(number: int, counts: LabelCounts) -> Html:
@@ -266,8 +262,8 @@ def _examples(shards: Shards, examples: int) -> Html:
     try:
         drawn = [_example(shards, int(clip)) for clip in order[places]]
     except LabelgenError as error:
-        return _section("Examples", element("p", f"Not drawn: {error}."))
-    return _section("Examples", drawn)
+        return section("Examples", element("p", f"Not drawn: {error}."))
+    return section("Examples", drawn)
 
 
 def _example(shards: Shards, clip: int) -> Html:

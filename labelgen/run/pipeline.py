@@ -168,16 +168,17 @@ def plan(
     sets = sets_of(rows, name=name or _source(manifest, root))
     counted = _counted(root, settings, workers)
     generations, _ = arrange(out, recorded(out), sets=sets, add=add, counted=counted)
-    check_goes_on(out, settings=settings, plans=_plans(generations, settings))
+    plans = _plans(generations, settings)
+    check_goes_on(out, settings=settings, plans=plans)
     found: dict[str, Counter[str]] = {}
-    for part in generations:
-        of_set = found.setdefault(set_of_generation(part.name), Counter(dict.fromkeys(_COUNTED, 0)))
-        for shard in plan_set(part.rows, set_name=part.name, settings=settings):
-            of_set["shards"] += 1
-            of_set["sealed"] += planned_seal(out, shard, settings.digest()) is not None
-            of_set["videos"] += len(shard.rows)
-            of_set["clips"] += shard.clips
-            of_set["bytes"] += round(shard.clips * settings.bytes_per_clip())
+    for shard in plans:
+        name = set_of_generation(shard.set_name)
+        of_set = found.setdefault(name, Counter(dict.fromkeys(_COUNTED, 0)))
+        of_set["shards"] += 1
+        of_set["sealed"] += planned_seal(out, shard, settings.digest()) is not None
+        of_set["videos"] += len(shard.rows)
+        of_set["clips"] += shard.clips
+        of_set["bytes"] += round(shard.clips * settings.bytes_per_clip())
     whole: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
     for of_set in found.values():
         whole.update(of_set)
