@@ -169,7 +169,9 @@ class LabelStats:
 class _Prior:
     """What one knows of a label before seeing a clip: how often training clips have each value.
 
-    Half a view more of each value, so that nothing is impossible.
+    Half a view more of each value, so that nothing is impossible. Of constants that are equally
+    good the mean counts: a direction and its mirror image are equally frequent among views, and
+    the lower number is no better a bet.
     """
 
     def __init__(self, counts: torch.Tensor, *, values: int, apart: torch.Tensor) -> None:
@@ -177,15 +179,17 @@ class _Prior:
         self._shares, self._apart = counts / counts.sum(), apart[:values, :values]
 
     def accuracy(self, seen: torch.Tensor) -> float:
-        return float(self._of(seen)[self._shares.argmax()])
+        return float(self._of(seen)[self._shares == self._shares.max()].mean())
 
     def surprise(self, seen: torch.Tensor) -> float:
         return -float((self._of(seen) * self._shares.log()).sum())
 
     def distance(self, seen: torch.Tensor) -> float:
         """Return the mean distance of the constant that is nearest to the training clips."""
-        best = (self._shares @ self._apart).argmin()
-        return float(self._of(seen) @ self._apart[:, best])
+        far = self._shares @ self._apart
+        # Sums of mirrored terms differ in their last bits.
+        best = torch.isclose(far, far.min(), rtol=1e-9, atol=0)
+        return float((self._of(seen) @ self._apart[:, best]).mean())
 
     def _of(self, seen: torch.Tensor) -> torch.Tensor:
         return place_shares(seen)[: len(self._shares)]
