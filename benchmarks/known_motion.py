@@ -5,8 +5,8 @@
 
 Writes shards of three sets, `known-train`, `known-val` and `known-test`, which share no scene:
 textures are first frames of real videos. One ellipse or box, or two in a quarter of the clips, goes
-in one of 8 directions at up to 4 pixels a frame, with a burst of speed at a random time; the camera
-pans by parts of a pixel. With `--flow true` labels come from the motion that made the frames, else
+in one of 8 directions at up to 4 pixels a frame, with a burst of speed at a random time, and turns,
+grows or is sheared a little; the camera pans by parts of a pixel. With `--flow true` labels come from the motion that made the frames, else
 from the flow of a method, so that what labels lose by a solver can be told. The frames are the
 same.
 """
@@ -37,6 +37,9 @@ HEIGHT, WIDTH, FRAMES = 128, 171, 16
 CLIPS = {"train": 3000, "val": 240, "test": 480}
 SUFFIXES = {".avi", ".mkv", ".mp4"}
 SHARE_TWO = 0.25
+CHANGE = 0.01
+"""Standard deviation of how things change shape per frame: opposite edges of what is rigid move
+alike, and a label of their direction would be settled by the last bits."""
 
 
 class Thing(NamedTuple):
@@ -49,6 +52,17 @@ class Thing(NamedTuple):
     turn: float  # radians; upright edges would have directions on the border of two bins
     box: bool
     steps: np.ndarray  # (15, 2) displacement from frame to frame
+    change: np.ndarray  # (2, 2) what its shape is multiplied by from frame to frame
+
+
+class Pose(NamedTuple):
+    """Where a thing is at a time: x of the thing at rest lies at shape @ x + centre."""
+
+    centre: np.ndarray
+    shape: np.ndarray
+
+    def moved(self, thing: Thing, t: int) -> Pose:
+        return Pose(self.centre + thing.steps[t], thing.change @ self.shape)
 
 
 def draw_thing(rng: np.random.Generator, textures: list[np.ndarray]) -> Thing:
@@ -63,20 +77,34 @@ def draw_thing(rng: np.random.Generator, textures: list[np.ndarray]) -> Thing:
         turn=rng.uniform(0, np.pi),
         box=bool(rng.integers(2)),
         steps=speed[:, None] * [np.cos(direction), np.sin(direction)],
+        change=np.eye(2) + rng.normal(0, CHANGE, (2, 2)),
     )
 
 
-def window(texture: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    move = np.float32([[1, 0, -corner[0]], [0, 1, -corner[1]]])
-    return cv2.warpAffine(texture, move, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT_101)
+def window(texture: np.ndarray, shape: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """Return the frame that shows at pixel x what lies at shape @ x + corner of a texture."""
+    return cv2.warpAffine(
+        texture, np.column_stack([shape, corner]), (WIDTH, HEIGHT),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101,
+    )  # fmt: skip
 
 
-def inside(thing: Thing, moved: np.ndarray) -> np.ndarray:
+def at_rest(pose: Pose) -> np.ndarray:
+    """Return (128, 171, 2) float64: which point of the thing lies at each pixel."""
     grid = np.moveaxis(np.mgrid[:HEIGHT, :WIDTH][::-1], 0, -1)
+    return (grid - pose.centre) @ np.linalg.inv(pose.shape).T
+
+
+def inside(thing: Thing, points: np.ndarray) -> np.ndarray:
     cos, sin = np.cos(thing.turn), np.sin(thing.turn)
-    turned = (grid - thing.centre - moved) @ [[cos, -sin], [sin, cos]]
+    turned = points @ [[cos, -sin], [sin, cos]]
     x, y = np.moveaxis(np.abs(turned) / thing.radii, -1, 0)
     return (np.maximum(x, y) if thing.box else np.hypot(x, y)) < 1
+
+
+def texture_of(thing: Thing, pose: Pose) -> np.ndarray:
+    back = np.linalg.inv(pose.shape)
+    return window(thing.texture, back, thing.corner + thing.centre - back @ pose.centre)
 
 
 def make_clip(rng: np.random.Generator, textures: list[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -86,18 +114,20 @@ def make_clip(rng: np.random.Generator, textures: list[np.ndarray]) -> tuple[np.
     pan = rng.normal(0, 0.15, 2)
     frames = np.empty((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     flow = np.empty((FRAMES - 1, 2, HEIGHT, WIDTH), np.float32)
-    moved = [np.zeros(2) for _ in things]
+    poses = [Pose(thing.centre, np.eye(2)) for thing in things]
     for t in range(FRAMES):
-        image = window(ground, corner - t * pan).astype(np.float32)
+        image = window(ground, np.eye(2), corner - t * pan).astype(np.float32)
         if t < FRAMES - 1:
             flow[t] = pan[:, None, None]
-        for thing, at in zip(things, moved, strict=True):
-            mask = inside(thing, at)
+        for number, (thing, pose) in enumerate(zip(things, poses, strict=True)):
+            points = at_rest(pose)
+            mask = inside(thing, points)
             soft = cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0)[..., None]
-            image += soft * (window(thing.texture, thing.corner - at) - image)
+            image += soft * (texture_of(thing, pose) - image)
             if t < FRAMES - 1:
-                flow[t, :, mask] = thing.steps[t]
-                at += thing.steps[t]
+                poses[number] = after = pose.moved(thing, t)
+                shift = points[mask] @ (after.shape - pose.shape).T + thing.steps[t]
+                flow[t, :, mask] = shift
         noise = rng.normal(0, 2, (HEIGHT, WIDTH, 1))
         frames[t] = np.clip(image + noise, 0, 255)
     return frames, flow
@@ -140,7 +170,7 @@ def make_shard(plan: ShardPlan, data: Path, out: Path, method: str) -> None:
             rng = np.random.default_rng((list(CLIPS).index(name), int(Path(row.path).stem)))
             frames, flow = make_clip(rng, textures)
             if method != "true":
-                flow = labelgen.optical_flow(frames, method)
+                flow = labelgen.optical_flow(frames, method=method)
             sums = boundary_sums(flow)
             labels = labelgen.clip_labels(frames, flow, "all")
             boundaries, energy = stored_boundaries(sums), motion_energy(sums)
