@@ -162,23 +162,31 @@ class _Group(NamedTuple):
         Of the first label among those that are learnt.
     column : int
         Of the first label among the 27.
-    shape : tuple of int
-        Numbers of values: of the place and of the other, or of the one.
+    places : int
+        Number of values of the first.
+    things : int
+        Number of values of the other; 0 where there is none.
     """
 
     row: int
     column: int
-    shape: tuple[int, ...]
+    places: int
+    things: int
+
+    @property
+    def outputs(self) -> int:
+        return self.places * (1 + self.things)
 
 
 class Statistics(_Distributions):
     """The statistics whose largest the labels name, in place of the labels.
 
-    A place is asked about together with what is found there: how much of the crop's motion lies in
-    each block and direction, how likely the place is and which colours each block has. What is read
-    are the two margins of that; a label is what is found at the place that wins. Shares, of motion
-    by block, direction and frame pair, and of colours, are taken to the power `SHARPNESS`, and add
-    up to 1 again. Places of colour are those of `CrossEntropy`, and frames too where no flow is
+    Asked are how the crop's motion is shared among blocks, and how that of each block is among
+    directions; how it is shared among frame pairs; which places of colour are likely, and how the
+    pixels of each block are shared among colours. A label of a direction or colour is what is
+    found at the place that wins, and that is what is read. Shares are taken to the power
+    `SHARPNESS`, and add up to 1 again; a block counts for what is found there as much as it has
+    of the motion. Places of colour are those of `CrossEntropy`, and frames too where no flow is
     stored.
 
     Raises
@@ -194,7 +202,7 @@ class Statistics(_Distributions):
         for columns in branches:
             grouped = _grouped(columns, first=row)
             self._groups += grouped
-            outputs.append(sum(torch.Size(group.shape).numel() for group in grouped))
+            outputs.append(sum(group.outputs for group in grouped))
             row += len(columns)
         self.outputs = tuple(outputs)
         self._spread = neighbours(chosen).to(device)
@@ -202,50 +210,64 @@ class Statistics(_Distributions):
         self._statistics = CropStatistics(device)
 
     def targets(self, batch: Batch) -> Targets:
-        """Return the distribution of each group, (B, *shape)."""
+        """Return what is wanted of each label: (B, values), or (B, places, values) with its place.
+
+        Each sums to 1, or to 0 where nothing is asked.
+        """
         labels = batch.answers[:, self._chosen]
-        there = labels[:, 0] != NO_LABEL
         rows = torch.arange(labels.shape[1], device=labels.device)
         near = self._spread[rows, place(labels)]
         found = _Found(self._statistics, batch)
+        there = labels[:, :1] != NO_LABEL
         wanted = [
-            found.of(group, near[:, group.row]).where(there.reshape(-1, *[1] * len(group.shape)), 0)
+            each * there.reshape(-1, *[1] * (each.ndim - 1))
             for group in self._groups
+            for each in found.of(group, near[:, group.row])
         ]
         return Targets(labels, tuple(wanted))
 
     def losses(self, predicted: torch.Tensor, targets: Targets) -> torch.Tensor:
-        """Return cross-entropies in nats: of the place, then of what is found there, given it."""
-        losses = []
-        for log_likely, wanted in zip(self._joint(predicted), targets.wanted, strict=True):
-            whole = -(wanted * log_likely).flatten(1).sum(1)
-            if log_likely.ndim == 2:
-                losses.append(whole)
-            else:
-                where = -(wanted.sum(2) * log_likely.logsumexp(2)).sum(1)
-                losses += [where, whole - where]
-        return torch.stack(losses, dim=1)
+        """Return cross-entropies in nats: of places, and of what is found there, given them."""
+        said = [each for group in self._said(predicted) for each in group]
+        pairs = zip(said, targets.wanted, strict=True)
+        return torch.stack([-(w * log).flatten(1).sum(1) for log, w in pairs], dim=1)
 
     def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
-        """Return the margins of each group's softmax."""
-        margins = [
-            margin
-            for joint in self._joint(predicted)
-            for margin in ([joint] if joint.ndim == 2 else [joint.logsumexp(2), joint.logsumexp(1)])
-        ]
-        return torch.stack(
-            [pad(margin, (0, MOST - margin.shape[1]), value=-torch.inf) for margin in margins],
-            dim=1,
-        )
+        """Return how likely each value is, wherever it may be found."""
+        margins = []
+        for places, *things in self._said(predicted):
+            margins += [places, *((places[..., None] + each).logsumexp(1) for each in things)]
+        return _padded(margins)
 
-    def _joint(self, predicted: torch.Tensor) -> list[torch.Tensor]:
-        sizes = [torch.Size(group.shape).numel() for group in self._groups]
-        joint = []
-        for part, group in zip(predicted.split(sizes, dim=1), self._groups, strict=True):
-            shared = self._shared[group.row, : group.shape[0], : group.shape[0]].to(part.dtype)
-            outputs = part @ shared.T if len(group.shape) == 1 else part
-            joint.append((GAIN * outputs).log_softmax(1).reshape(-1, *group.shape))
-        return joint
+    def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
+        """Return the same; but the value of what is found is that at the likeliest place."""
+        likeliest = []
+        for places, *things in self._said(predicted):
+            best = places.argmax(1)
+            rows = torch.arange(len(best), device=best.device)
+            likeliest += [places, *(each[rows, best] for each in things)]
+        value = _padded(likeliest).argmax(2) + 1.0
+        return super().read(predicted, targets)._replace(value=value)
+
+    def _said(self, predicted: torch.Tensor) -> list[list[torch.Tensor]]:
+        """Return log probabilities by group: (B, places), and (B, places, things) given those."""
+        said = []
+        parts = predicted.split([group.outputs for group in self._groups], dim=1)
+        for part, group in zip(parts, self._groups, strict=True):
+            places, things = part[:, : group.places], part[:, group.places :]
+            shared = self._shared[group.row, : group.places, : group.places].to(part.dtype)
+            said.append([(GAIN * places @ shared.T).log_softmax(1)])
+            if group.things:
+                of_place = things.unflatten(1, (group.places, group.things))
+                said[-1].append((GAIN * of_place).log_softmax(2))
+        return said
+
+
+def _padded(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """C times (B, values) -> (B, C, 16), -inf where a label has no such value."""
+    return torch.stack(
+        [pad(each, (0, MOST - each.shape[1]), value=-torch.inf) for each in values], dim=1
+    )
 
 
 class _Found:
@@ -267,32 +289,39 @@ class _Found:
     def _colours(self) -> torch.Tensor:
         return self._statistics.colours(self._batch.frames)
 
-    def of(self, group: _Group, near: torch.Tensor) -> torch.Tensor:
-        """Return (B, *shape); `near` (B, 16) is what `CrossEntropy` wants of the first label."""
+    def of(self, group: _Group, near: torch.Tensor) -> list[torch.Tensor]:
+        """Return what is wanted of each label; `near` (B, 16) is `CrossEntropy`'s of the first."""
         name = LABELS[group.column].name
         branch, partition, _ = name.split("/")
         component = int("/v_" in name)
-        near = near[:, : group.shape[0]]
+        near = near[:, : group.places]
         if partition == "global" and branch == "appearance":
-            return _shares(self._colours[:, -1])
+            return [_shares(self._colours[:, -1])]
         if partition == "global":
             if self._timed:
-                return _shares(self._pairs[:, component])
+                return [_shares(self._pairs[:, component])]
             moved = self._motion[:, component].flatten(1).any(1)
-            return near * moved[:, None]
+            return [near * moved[:, None]]
+        blocks = _blocks(partition)
         if branch == "motion":
-            inside = self._motion[:, component, _blocks(partition)]
-            places, things = _shares(inside.sum(2)), _shares(inside)
+            inside = self._motion[:, component, blocks]
+            moved = inside.sum(2)
+            places, weights = _shares(moved), _parts(moved)
         else:
-            places, things = near, _shares(self._colours[:, _blocks(partition)])
-        return places if len(group.shape) == 1 else places[..., None] * things
+            inside = self._colours[:, blocks]
+            places = weights = near
+        return [places, weights[..., None] * _shares(inside)][: 1 + bool(group.things)]
 
 
 def _shares(values: torch.Tensor) -> torch.Tensor:
     """Return sharpened shares of the sum along the last axis; of nothing, nothing."""
     largest = values.amax(-1, keepdim=True)
-    sharpened = (values / largest.clamp(min=_TINY)) ** SHARPNESS * (largest > 0)
-    return sharpened / sharpened.sum(-1, keepdim=True).clamp(min=_TINY)
+    return _parts((values / largest.clamp(min=_TINY)) ** SHARPNESS * (largest > 0))
+
+
+def _parts(values: torch.Tensor) -> torch.Tensor:
+    """Return shares of the sum along the last axis; of nothing, nothing."""
+    return values / values.sum(-1, keepdim=True).clamp(min=_TINY)
 
 
 def _blocks(partition: str) -> slice:
@@ -305,9 +334,9 @@ def _grouped(columns: Sequence[int], *, first: int) -> list[_Group]:
     for row, column in enumerate(columns, first):
         name, values = LABELS[column]
         if name.endswith("_location") and column + 1 in columns:
-            groups.append(_Group(row, column, (values, LABELS[column + 1].cardinality)))
+            groups.append(_Group(row, column, values, LABELS[column + 1].cardinality))
         elif name.endswith(("_location", "_frame")) or name == "appearance/global/color":
-            groups.append(_Group(row, column, (values,)))
+            groups.append(_Group(row, column, values, 0))
         elif column - 1 not in columns:
             raise TrainError(
                 f"--loss statistics learns {name} together with its place; name "

@@ -180,26 +180,67 @@ def test_statistics_of_blocks_equal_slow_ones(clips):
             np.testing.assert_allclose(colours[clip, b], shares, atol=1e-5)
 
 
-def test_targets_of_statistics_are_shares_whose_largest_is_the_label(clips):
+def slow_targets(frames, flow, labels):
+    """What is wanted of each of the 27 labels, block by block."""
+    motion, near = slow_motion(flow), neighbours(range(27)).double().numpy()
+    crop = frames[:, TOP : TOP + 112, LEFT : LEFT + 112].astype(int)
+    octant = 4 * (crop[..., 2] < 128) + 2 * (crop[..., 0] >= 128) + (crop[..., 1] >= 128)
+    wanted, first = [], 0
+    for partition in PARTITIONS:
+        blocks = range(first, first + len(partition.masks))
+        for c in range(2):
+            moved = motion[c, blocks].sum(1)
+            things = [share * sharp(motion[c, b]) for share, b in zip(moved, blocks, strict=True)]
+            wanted += [sharp(moved), np.array(things) / moved.sum()]
+        first += len(blocks)
+    for c in range(2):
+        pairs = [labelgen.motion_boundaries(flow[t : t + 1])[2 * c : 2 * c + 2] for t in range(15)]
+        inside = [np.hypot(*p)[TOP : TOP + 112, LEFT : LEFT + 112].mean() for p in pairs]
+        wanted.append(sharp(np.array(inside, float)))
+    for partition in PARTITIONS:
+        for _ in ("greatest", "least"):
+            row = near[len(wanted), labels[len(wanted)] - 1, : len(partition.masks)]
+            counts = [np.bincount(octant[:, m].ravel(), minlength=8) for m in partition.masks]
+            wanted += [row, row[:, None] * sharp(np.array(counts, float))]
+    return [*wanted, sharp(np.bincount(octant.ravel(), minlength=8).astype(float))]
+
+
+def test_targets_of_statistics_are_those_of_slow_numpy(clips):
+    targets = make_loss("statistics", BRANCHES, device=CPU).targets(batch_of(clips))
+    for number, clip in enumerate(clips):
+        for label, got, slow in zip(LABELS, targets.wanted, slow_targets(*clip), strict=True):
+            np.testing.assert_allclose(got[number], slow, atol=1e-4, err_msg=label.name)
+            assert slow.sum() == pytest.approx(1)
+
+
+def predicting(loss, targets):
+    """Outputs that say just what is wanted."""
+    outputs = []
+    for row, wanted in enumerate(targets.wanted):
+        likely = wanted / wanted.sum(-1, keepdim=True)
+        logits = likely.clamp(min=1e-9).log() / 4
+        if LABELS[row].name.endswith("_frame"):
+            shared = torch.from_numpy(afar(np.eye(15))).T
+            logits = torch.linalg.solve(shared, logits.double().T).T.float()
+        outputs.append(logits.flatten(1))
+    return torch.cat(outputs, dim=1)
+
+
+def test_who_predicts_the_statistics_tells_every_label(clips):
     loss = make_loss("statistics", BRANCHES, device=CPU)
     targets = loss.targets(batch_of(clips))
-    grid_u = targets.wanted[0]
-    for clip, (_, flow, labels) in enumerate(clips):
-        blocks = slow_motion(flow)[0, :16]
-        wanted = sharp(blocks.sum(1))[:, None] * sharp(blocks)
-        np.testing.assert_allclose(grid_u[clip], wanted, atol=1e-4)
-        place = grid_u[clip].sum(1).argmax().item()
-        assert (place + 1, grid_u[clip, place].argmax().item() + 1) == tuple(labels[:2])
-        frame = targets.wanted[6][clip]
-        assert frame.argmax() + 1 == labels[12]
-        assert targets.wanted[-1][clip].argmax() + 1 == labels[26]
-    assert all(torch.allclose(w.flatten(1).sum(1), torch.ones(3)) for w in targets.wanted)
+    predicted = predicting(loss, targets)
+    assert (loss.read(predicted, targets).value == targets.labels).all()
+    entropy = [-torch.xlogy(w, w / w.sum(-1, keepdim=True)).flatten(1).sum(1)
+               for w in targets.wanted]  # fmt: skip
+    assert torch.allclose(loss.losses(predicted, targets), torch.stack(entropy, 1), atol=1e-3)
 
 
 def test_without_flow_frames_are_those_of_soft_labels(clips):
     wanted = make_loss("statistics", BRANCHES, device=CPU).targets(batch_of(clips, timed=False))
     soft = make_loss("ce-soft", BRANCHES, device=CPU).targets(batch_of(clips))
-    assert torch.equal(wanted.wanted[6], soft.wanted[:, 12, :15])
+    for frame in (12, 13):
+        assert torch.equal(wanted.wanted[frame], soft.wanted[:, frame, :15])
 
 
 def test_a_clip_without_motion_asks_nothing_of_motion(clips):
@@ -207,27 +248,30 @@ def test_a_clip_without_motion_asks_nothing_of_motion(clips):
     for timed in (True, False):
         batch = batch_of(clips, timed=timed)
         batch.fields[1] = 0
-        wanted = loss.targets(batch).wanted
-        for group, of_group in zip(loss._groups, wanted, strict=True):
-            asked = of_group.flatten(1).any(1).tolist()
-            assert asked == [True, LABELS[group.column].name.startswith("appearance"), True]
+        for label, wanted in zip(LABELS, loss.targets(batch).wanted, strict=True):
+            asked = wanted.flatten(1).any(1).tolist()
+            assert asked == [True, label.name.startswith("appearance"), True]
 
 
-def test_margins_of_what_is_predicted_together(clips):
+def test_places_and_what_is_found_at_them(clips):
     loss = make_loss("statistics", BRANCHES, device=CPU)
     predicted, targets = predicted_for(loss), loss.targets(batch_of(clips))
-    joint = (4 * predicted[:, :128]).double().softmax(1).reshape(3, 16, 8)
-    wanted = targets.wanted[0].double()
-    losses, said = loss.losses(predicted, targets), loss.read(predicted, targets)
+    places = (4 * predicted[:, :16]).double().softmax(1)
+    things = (4 * predicted[:, 16:144]).double().reshape(3, 16, 8).softmax(2)
+    losses, said = loss.losses(predicted, targets).double(), loss.read(predicted, targets)
+    where, way = (wanted.double() for wanted in targets.wanted[:2])
+    assert torch.allclose(losses[:, 0], -(where * places.log()).sum(1), rtol=1e-4)
+    assert torch.allclose(losses[:, 1], -(way * things.log()).sum((1, 2)), rtol=1e-4)
+    every, true = torch.arange(3), targets.labels[:, :2].long() - 1
+    assert torch.allclose(said.surprise[:, 0].double(), -places[every, true[:, 0]].log(), rtol=1e-4)
+    likely = (places[:, :, None] * things).sum(1)
+    assert torch.allclose(said.surprise[:, 1].double(), -likely[every, true[:, 1]].log(), rtol=1e-4)
     assert torch.allclose(
-        losses[:, 0].double(), -(wanted.sum(2) * joint.sum(2).log()).sum(1), rtol=1e-4
+        said.expected[:, 1].double(), likely @ torch.arange(1.0, 9, dtype=torch.float64), rtol=1e-4
     )
-    inside = joint / joint.sum(2, keepdim=True)
-    assert torch.allclose(losses[:, 1].double(), -(wanted * inside.log()).sum((1, 2)), rtol=1e-4)
-    true = targets.labels[:, 1].long() - 1
-    likely = joint.sum(1)[torch.arange(3), true]
-    assert torch.allclose(said.surprise[:, 1].double(), -likely.log(), rtol=1e-4)
-    assert said.value[:, 0].tolist() == (joint.sum(2).argmax(1) + 1).tolist()
+    best = places.argmax(1)
+    assert said.value[:, 0].tolist() == (best + 1).tolist()
+    assert said.value[:, 1].tolist() == (things[every, best].argmax(1) + 1).tolist()
 
 
 @pytest.mark.parametrize("name", ["ce-soft", "statistics"])
@@ -255,13 +299,14 @@ def test_the_target_of_a_mirrored_clip_is_the_mirrored_target(name, clips):
             for before, after in zip(plain.wanted, mirrored.wanted, strict=True):
                 assert torch.allclose(after[column, to], before[column, :values], atol=1e-6)
         return
-    for group, before, after in zip(loss._groups, plain.wanted, mirrored.wanted, strict=True):
-        first = torch.from_numpy(ways[group.column][1 : group.shape[0] + 1].astype(int) - 1)
-        moved = after[:, first]
-        if len(group.shape) == 2:
-            second = ways[group.column + 1][1 : group.shape[1] + 1].astype(int) - 1
-            moved = moved[:, :, torch.from_numpy(second)]
-        assert torch.allclose(moved, before, atol=2e-3), LABELS[group.column].name
+    for column, pair in enumerate(zip(plain.wanted, mirrored.wanted, strict=True)):
+        before, after = pair
+        to = [
+            torch.from_numpy(ways[c][1 : LABELS[c].cardinality + 1].astype(int) - 1)
+            for c in range(column - (before.ndim == 3), column + 1)
+        ]
+        moved = after[:, to[0]] if len(to) == 1 else after[:, to[0]][:, :, to[1]]
+        assert torch.allclose(moved, before, atol=2e-3), LABELS[column].name
 
 
 def test_labels_of_the_released_code_that_are_0_are_the_first_value(clips):
@@ -298,5 +343,6 @@ def test_outputs_alone_can_fit_one_batch_to_its_entropy(name, clips):
         loss.losses(predicted, targets).sum().backward()
         optimizer.step()
     wanted = targets.wanted if isinstance(targets.wanted, tuple) else (targets.wanted,)
-    entropy = 0.0 if name == "mse" else sum(-torch.xlogy(w, w).sum().item() for w in wanted)
+    entropy = sum(-torch.xlogy(w, w / w.sum(-1, keepdim=True)).nansum().item() for w in wanted)
+    entropy = 0.0 if name == "mse" else entropy
     assert loss.losses(predicted, targets).sum().item() == pytest.approx(entropy, abs=0.5)
