@@ -13,11 +13,12 @@ import torch
 from train import TrainError
 from train.data.answers import Answers, ClassAnswers, LabelAnswers
 from train.data.classes import checked_classes, videos_of
-from train.data.shards import FIELDS, ShardSet
+from train.data.shards import ShardSet
 from train.data.split import Data, label_knowledge, open_data
 from train.models.weights import Weights, read_weights
-from train.recipe import SCRATCH, FinetuneRecipe, PretrainRecipe, Recipe
+from train.recipe import SCRATCH, FinetuneRecipe, PretrainRecipe, Recipe, task_columns
 from train.tasks.finetune import Finetuning
+from train.tasks.losses import fields_of
 from train.tasks.pretrain import Pretraining
 from train.tasks.task import Task
 
@@ -98,26 +99,25 @@ class PretrainJob(Job):
         return LabelAnswers(data.train, fields=fields), held
 
     def _fields(self, data: Data) -> tuple[str, ...]:
-        if self.recipe.loss != "statistics":
-            return ()
+        asked = fields_of(self.recipe.loss, list(task_columns(self.recipe.tasks).values()))
         sets = {self.labels: data.train, self.val: data.held or data.train}
         for place, shards in sets.items():
-            if "motion_boundaries" not in shards.fields:
+            if "motion_boundaries" in asked and "motion_boundaries" not in shards.fields:
                 raise TrainError(
                     f"{place} has no motion boundaries (extracted with --no-boundaries?), which "
                     "--loss statistics needs."
                 )
-            if shards.profile != "paper":
+            if self.recipe.loss == "statistics" and shards.profile != "paper":
                 raise TrainError(
                     f"{place} holds labels of profile {shards.profile}, and --loss statistics is "
                     "of the paper's rules; choose another loss."
                 )
-        if data.train.fields - (data.held or data.train).fields:
+        if data.train.fields.intersection(asked) - (data.held or data.train).fields:
             raise TrainError(
                 f"{self.val} holds no flow, and {self.labels} does, by which --loss statistics "
                 "learns frames; extract both with --store-flow, or none."
             )
-        return tuple(name for name in FIELDS if name in data.train.fields)
+        return tuple(name for name in asked if name in data.train.fields)
 
 
 @dataclass(frozen=True)

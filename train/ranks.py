@@ -97,8 +97,8 @@ class Ranks:
             except LabelgenError as error:
                 failed = error
             except OSError as error:
-                what = error.filename or "a file"
-                failed = TrainError(f"{what} cannot be read or written ({error.strerror}).")
+                what, why = error.filename or "a file", error.strerror or error
+                failed = TrainError(f"{what} cannot be read or written ({why}).")
         if self.count == 1 and failed:
             raise failed
         said = self._gather(None if failed is None else str(failed))

@@ -12,7 +12,7 @@ from labelgen.charts import Series
 from labelgen.page import Html, element, joined, page, section, table, write_page
 from labelgen.progress import count_text, duration
 from train import TrainError
-from train.curve import FEW, LOWEST
+from train.curve import FEW, GAIN, LOWEST, SKILL, gain, tells_values
 from train.log import RECIPE_FILE, read_log
 from train.state import run_status
 from train.values import kind_of
@@ -160,16 +160,21 @@ def _keys(runs: Sequence[_Run]) -> Html:
 
 
 def _label_curves(runs: Sequence[_Run]) -> Html:
-    branches = dict.fromkeys(branch for run in runs for branch in run.last["branches"])
+    about = GAIN if any(tells_values(run.last) for run in runs) else SKILL
+    of = "kinds" if about is GAIN else "branches"
 
-    def skill(branch: str) -> Callable[[dict[str, Any]], float | None]:
-        return lambda figures: figures["branches"].get(branch, {}).get("skill")
+    def figure(name: str) -> Callable[[dict[str, Any]], float | None]:
+        def of_epoch(figures: dict[str, Any]) -> float | None:
+            told = figures[of].get(name)
+            return told and (gain(told) if about is GAIN else told["skill"])
 
-    drawn = (_chart(branch, runs, skill(branch)) for branch in branches)
+        return of_epoch
+
+    names = dict.fromkeys(name for run in runs for name in run.last[of])
+    drawn = (_chart(name, runs, figure(name)) for name in names)
     words = (
-        "Skill of each branch: 1 - squared error / that of always predicting the training clips' "
-        "mean. 0 is that constant, 1 is perfect; what is worse than "
-        f"{LOWEST} is drawn on the lower edge."
+        f"{about.meaning[0].upper()}{about.meaning[1:]}. 0 is that constant, 1 is perfect; what is "
+        f"worse than {LOWEST} is drawn on the lower edge."
     )
     return section(
         "What is learnt",

@@ -36,6 +36,14 @@ LABELS = _label_table()
 """The 27 labels in their order: 14 of motion, 13 of appearance."""
 
 
+_MOST = np.array([label.cardinality for label in LABELS])
+
+
+def in_range(labels: np.ndarray) -> bool:
+    """Whether (..., 27) labels are values that labels have, or 0 as the released code's may be."""
+    return bool((labels <= _MOST).all() and (labels >= 0).all())
+
+
 def flip_labels(labels: np.ndarray, *, profile: str = "paper") -> np.ndarray:
     """Return the labels of the left-right mirrored clip.
 
@@ -65,8 +73,7 @@ def flip_labels(labels: np.ndarray, *, profile: str = "paper") -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape[-1:] != (len(LABELS),):
         raise ValueError(f"labels must be (..., {len(LABELS)}), got shape {labels.shape}")
-    cardinality = np.array([label.cardinality for label in LABELS])
-    if (labels > cardinality).any() or (labels < 0).any():
+    if not in_range(labels):
         raise ValueError("labels are out of range; see labelgen.LABELS for their numbers of values")
     return _MIRRORED[profile][np.arange(len(LABELS)), labels]
 

@@ -528,10 +528,10 @@ def test_a_curve_says_how_much_it_can_show(finished, tmp_path):
     from train import curve
 
     (record,) = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
-    assert "Held out: only 1 clip, which shows" in curve._caption(record, labels=True)
+    assert "Held out: only 1 clip, which shows" in curve._caption(record)
     many = {**record, "held_out": {**record["held_out"], "clips": 400}}
-    assert "Held out" not in curve._caption(many, labels=True)
-    assert "Nothing was held out" in curve._caption({**record, "held_out": None}, labels=True)
+    assert "Held out" not in curve._caption(many)
+    assert "Nothing was held out" in curve._caption({**record, "held_out": None})
 
 
 def test_what_is_far_below_0_is_a_mark_on_the_edge(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from browser import PHONE, WIDE
 from train_helpers import classed_shards, toy_shards
 
-from train import cli
+from train import cli, curve, report
 
 TINY = ["--device", "cpu", "--width", "0.03", "--batch", "4", "--batch-norm"]
 
@@ -120,6 +120,29 @@ def test_curves_are_those_of_both_branches(runs, page):
     heights = re.findall(r" ([\d.]+)", lines[1][1])
     assert len(set(heights)) == 1  # .75 in both epochs
     assert "Fewer than 50 held-out clips" in page.read_text()
+
+
+def test_what_tells_values_is_drawn_by_what_it_gains_on_the_prior(runs, tmp_path):
+    for run in runs[:2]:
+        shutil.copytree(run, tmp_path / run.name)
+    history = log_of(tmp_path / "one")
+    for record in history:
+        for of in ("train", "held_out"):
+            for kind in record[of]["kinds"].values():
+                kind.update(surprise=1.0, accuracy=0.4, prior_accuracy=0.2)
+            record[of]["kinds"]["motion: when"]["prior_accuracy"] = 1.0  # nothing to gain
+    write_log(tmp_path / "one", history)
+    lines = curve._lines(history)
+    assert lines["held_out", "motion: where"] == [pytest.approx(0.25)] * 2
+    assert lines["train", "motion: when"] == [None] * 2
+    assert {what for _, what in lines} == set(history[0]["train"]["kinds"])
+    assert curve._caption(history[-1]).startswith("gain = ")
+    curve.draw_curve(tmp_path / "one", tmp_path / "c.png")
+    report.write_report([tmp_path / "one", tmp_path / "<b>two"], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    titles = re.findall(r'aria-label="([\w: ]+) over epochs"', text)
+    assert titles == list(history[0]["train"]["kinds"])  # of both losses, by what both can tell
+    assert "Gain = (accuracy" in text
 
 
 def test_one_run_and_runs_of_classes(runs, tmp_path, capsys, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from labelgen import LABELS, flip_labels
 from labelgen.geometry import CLIP_LENGTH, CROP_SIZE, FRAME_SIZE
 from labelgen.labels.crops import crop_positions
+from labelgen.labels.table import in_range
 from train.data.chunks import DamageError, StoredClips
 from train.data.shards import ShardSet
 from train.metrics import NO_CLASS, NO_LABEL
@@ -85,6 +86,8 @@ class LabelAnswers:
     def about(self, clip: int, views: list[tuple[int, bool]], *, stored: StoredClips) -> np.ndarray:
         """Return (K, 27) uint8; see `Answers`."""
         labels = stored.labels(self.shards.locate(clip)[1])
+        if not in_range(labels):
+            raise DamageError("a label that is out of range")
         profile = self.shards.profile
         return np.stack(
             [

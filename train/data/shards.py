@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from labelgen.labels.table import in_range
 from labelgen.shards.folder import RUN_FILE, find_shard_folder, planned_files, read_run, shard_files
 from labelgen.shards.generations import set_of_generation
 from labelgen.shards.reader import open_shard
@@ -135,7 +136,7 @@ class ShardSet:
         parts = np.split(clips, ends[:-1])
         return np.concatenate(
             [
-                _read(shard, "labels", np.s_[part - shard.first, crop])
+                _labels(shard, crop, part - shard.first)
                 for shard, part in zip(self.shards, parts, strict=True)
                 if len(part)
             ]
@@ -285,6 +286,13 @@ def _check_content(file: h5py.File, shard: Shard, config_hash: str, *, labels: b
             )
     if file.attrs["config_hash"] != config_hash:
         raise TrainError(f"{name} and its seal disagree about the settings; {REMEDY}.")
+
+
+def _labels(shard: Shard, crop: int, rows: np.ndarray) -> np.ndarray:
+    labels = _read(shard, "labels", np.s_[rows, crop])
+    if not in_range(labels):
+        raise TrainError(f"{shard.path} holds a label that is out of range; {REMEDY}.")
+    return labels
 
 
 def _read(shard: Shard, dataset: str, rows: Any = np.s_[:]) -> np.ndarray:

@@ -17,6 +17,7 @@ from labelgen import LABELS
 from labelgen.labels.partitions import BOUNDS, PARTITIONS
 from train import TrainError
 from train.data.loader import Batch
+from train.data.shards import FIELDS
 from train.metrics import NO_LABEL, Reading, place
 from train.tasks.statistics import BOUNDARIES, CropStatistics
 from train.values import MOST, neighbours, shared_outputs
@@ -343,6 +344,15 @@ def _grouped(columns: Sequence[int], *, first: int) -> list[_Group]:
                 f"{name.rsplit('/', 1)[0]} in --tasks."
             )
     return groups
+
+
+def fields_of(name: str, branches: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """Return which of `FIELDS` a loss reads for the columns of each branch, where they are."""
+    names = [LABELS[column].name for columns in branches for column in columns]
+    motion = [each for each in names if each.startswith("motion")]
+    if name != "statistics" or not motion:
+        return ()
+    return FIELDS if any(each.endswith("_frame") for each in motion) else FIELDS[:1]
 
 
 def make_loss(name: str, branches: Sequence[Sequence[int]], *, device: torch.device) -> Loss:
