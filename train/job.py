@@ -86,6 +86,11 @@ class PretrainJob(Job):
                 f"--views {self.recipe.views}: these shards have {crops} crops, so only "
                 f"{2 * crops} views of a clip."
             )
+        if self._asked() and not data.train.motion_energy()[data.train_clips].any():
+            raise TrainError(
+                f"Nothing moves in the clips of {self.labels}, and --loss statistics learns how "
+                "motion is shared; choose another loss, or --tasks appearance."
+            )
         return dict(label_knowledge(data))
 
     def task(self, prepared: dict[str, Any], device: torch.device) -> Task:
@@ -98,8 +103,11 @@ class PretrainJob(Job):
         held = LabelAnswers(data.held, fields=fields) if data.held else None
         return LabelAnswers(data.train, fields=fields), held
 
+    def _asked(self) -> tuple[str, ...]:
+        return fields_of(self.recipe.loss, list(task_columns(self.recipe.tasks).values()))
+
     def _fields(self, data: Data) -> tuple[str, ...]:
-        asked = fields_of(self.recipe.loss, list(task_columns(self.recipe.tasks).values()))
+        asked = self._asked()
         sets = {self.labels: data.train, self.val: data.held or data.train}
         for place, shards in sets.items():
             if "motion_boundaries" in asked and "motion_boundaries" not in shards.fields:

@@ -122,8 +122,10 @@ class Reporter:
         """Print a table of held-out figures, else training ones, to stdout; say what comes next."""
         say(f"{self._task.table(history[-1]['held_out'] or history[-1]['train'])}\n", sys.stdout)
         run = shlex.quote(str(self._out))
+        held = history[-1]["held_out"] is not None
+        alone = "" if held else " (nothing was held out: its figures are of the training clips)"
         _say_line(
-            f"{self._out} holds the run; next: train curve {run} -o curve.png, "
+            f"{self._out} holds the run{alone}; next: train curve {run} -o curve.png, "
             + self._task.next_command.format(run=run)
         )
 

@@ -136,7 +136,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class PretrainRecipe(Recipe):
-    """Regression of the 27 labels (paper, Sec. 3.4)."""
+    """Learning the 27 labels, by regression (paper, Sec. 3.4) or another loss."""
 
     task: ClassVar[str] = "pretrain"
 
@@ -145,6 +145,13 @@ class PretrainRecipe(Recipe):
     motion_weight: float = 1.0  # of the branch in the loss (paper: silent)
     appearance_weight: float = 1.0
     targets: str = "raw"  # "raw": the 1-based labels (paper); "standard": zero mean, unit variance
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The same labels are the same recipe, however they are named.
+        names = {task.strip("/") for task in self.tasks}
+        ordered = sorted(names, key=lambda name: (name.split("/")[0] != BRANCHES[0], name))
+        object.__setattr__(self, "tasks", tuple(ordered))
 
 
 @dataclass(frozen=True)

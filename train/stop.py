@@ -56,7 +56,7 @@ class StopRequest:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.asked = True
-        signal.signal(number, self._before[signal.Signals(number)])
+        signal.signal(number, signal.default_int_handler)
 
     def _watch(self, grace: float) -> None:
         heard = self._heard.recv(1)

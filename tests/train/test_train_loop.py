@@ -103,7 +103,7 @@ def test_what_frames_tell_is_learnt_and_shuffled_labels_are_not(tmp_path):
     )
 
 
-@pytest.mark.parametrize("loss", ["ce-soft", "statistics"])
+@pytest.mark.parametrize("loss", ["ce", "ce-soft", "statistics"])
 def test_distributions_are_learnt_from_true_labels_alone(tmp_path, loss):
     """The same frames, held-out clips and steps: only whether labels belong to them differs."""
     rng = np.random.default_rng(1)
@@ -138,27 +138,19 @@ def moved_rings(places):
     return boundaries
 
 
-@pytest.mark.parametrize("loss", ["ce-soft", "statistics"])
+@pytest.mark.parametrize("loss", ["ce", "ce-soft", "statistics"])
 def test_one_batch_can_be_fitted_to_its_entropy(tmp_path, loss):
     folder = moving_shards(tmp_path / "s", 8)
     run = run_on(folder, tmp_path / "run", loss=loss, lr=0.02)
     batch = next(run.loader.read(run.order.steps_of(0)))
     targets = run.task.targets(batch)
-    per_branch = [
-        torch.stack([-torch.xlogy(w, w).flatten(1).sum(1).mean() for w in wanted]).sum() / labels
-        for wanted, labels in of_branches(targets.wanted)
-    ]
+    each = targets.wanted if loss == "statistics" else targets.wanted.unbind(1)
+    left = [-torch.xlogy(w, w / w.sum(-1, keepdim=True)).nansum() / len(w) for w in each]
+    per_branch = [sum(left[:14]) / 14, sum(left[14:]) / 13]
     losses = [run.learner.step([batch], figures=run.figures).read().loss for _ in range(120)]
     entropy = sum(float(value) for value in per_branch)
     assert losses[0] > entropy + 1
     assert losses[-1] < entropy + 0.1
-
-
-def of_branches(wanted):
-    """What is wanted of motion and of appearance, and how many labels each has."""
-    if isinstance(wanted, tuple):  # places with what is found there, frames, the colour of all
-        return (wanted[:8], 14), (wanted[8:], 13)
-    return (wanted[:, :14].unbind(1), 14), (wanted[:, 14:].unbind(1), 13)
 
 
 @pytest.mark.parametrize(
@@ -199,11 +191,39 @@ def test_statistics_need_what_they_are_made_of(tmp_path, options, sentence):
         pretrain(folder, tmp_path / "run", loss="statistics")
 
 
-def test_flow_on_one_side_only_is_said(tmp_path):
+def test_flow_on_one_side_only_is_said_where_frames_are_asked(tmp_path):
     train = moving_shards(tmp_path / "train", 8)
     held = moving_shards(tmp_path / "held", 8, seed=1, drop=("flow",), video_path="h{:04d}.avi")
     with pytest.raises(TrainError, match="held holds no flow, and .*train does"):
         pretrain(train, tmp_path / "run", val=str(held), loss="statistics")
+    places = {"loss": "statistics", "epochs": 1, "tasks": ("motion/grid",)}
+    assert pretrain(train, tmp_path / "places", val=str(held), **places)
+
+
+def test_appearance_alone_needs_no_motion(tmp_path):
+    folder = toy_shards(tmp_path / "s", 8)
+    colours = {"loss": "statistics", "epochs": 1, "tasks": ("appearance",)}
+    assert pretrain(folder, tmp_path / "run", **colours)
+
+
+def test_clips_without_any_motion_are_no_statistics_to_learn(tmp_path):
+    folder = moving_shards(tmp_path / "s", 8, energy=np.zeros(8, np.float32))
+    with pytest.raises(TrainError, match="Nothing moves in the clips of .*s, and --loss stat"):
+        pretrain(folder, tmp_path / "run", loss="statistics")
+
+
+def test_labels_out_of_range_are_named(tmp_path):
+    labels = random_labels(np.random.default_rng(0), 8, 2)
+    crops = np.array([(0, 0), (8, 29)], np.int16)
+    frames = np.zeros((8, 16, 128, 171, 3), np.uint8)
+    labels[3, 1, 5] = 17
+    folder = write_shards(tmp_path / "known", frames, labels, crops=crops)
+    with pytest.raises(TrainError, match="h5 holds a label that is out of range; delete it"):
+        pretrain(folder, tmp_path / "run")
+    labels[3, :, 5] = 200, 1  # of a crop of which nothing is known beforehand
+    folder = write_shards(tmp_path / "one", frames, labels, crops=crops)
+    with pytest.raises(TrainError, match=r"clip 3: it cannot be read \(a label that is out of r"):
+        pretrain(folder, tmp_path / "two", loss="ce")
 
 
 def test_motion_that_is_no_number_is_damage(tmp_path, capsys):

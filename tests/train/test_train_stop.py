@@ -30,16 +30,17 @@ def test_a_signal_is_remembered_and_handlers_come_back(number):
     assert signal.getsignal(number) is before
 
 
-def press_twice():
+def send_twice(number):
     with StopRequest():
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             time.sleep(0.01)
 
 
-def test_a_second_signal_ends_at_once():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(number):
     with pytest.raises(KeyboardInterrupt):
-        press_twice()
+        send_twice(number)
 
 
 def test_in_time_nothing_is_ended():

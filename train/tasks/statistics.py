@@ -43,9 +43,7 @@ class CropStatistics:
         """
         inner = fields[:, :BOUNDARIES, 1:-1, 1:-1].float()
         x, y = inner.unflatten(1, (2, 2)).flatten(3).unbind(2)  # (B, 2, 12544) each
-        turns = torch.remainder(torch.atan2(-y, x) / (2 * torch.pi), 1)
-        direction = (turns * ORIENTATIONS).long().clamp(max=ORIENTATIONS - 1)
-        return self._in_blocks(direction, torch.hypot(x, y), ORIENTATIONS)
+        return self._in_blocks(_orientations(x, -y), torch.hypot(x, y), ORIENTATIONS)
 
     def pairs(self, fields: torch.Tensor) -> torch.Tensor:
         """Return (B, 2, 15) float32: the mean motion boundary of u and v of each frame pair.
@@ -70,7 +68,7 @@ class CropStatistics:
             Shares of the pixels of each block over all frames, last of the whole crop.
         """
         high = frames >= 128
-        octant = 4 * ~high[..., 2] + 2 * high[..., 0] + high[..., 1].to(torch.uint8)
+        octant = 4 * ~high[..., 2] + 2 * high[..., 0] + high[..., 1]
         shares = torch.zeros(len(frames), OCTANTS, _PIXELS, device=frames.device)
         one = torch.full((len(frames), 1, _PIXELS), 1 / frames.shape[1], device=frames.device)
         for frame in octant.flatten(2).unbind(1):
@@ -83,3 +81,14 @@ class CropStatistics:
         spread = values.new_zeros(*values.shape[:2], count, _PIXELS)
         spread.scatter_(2, bins[:, :, None], values[:, :, None])
         return (spread @ self._blocks).transpose(2, 3)
+
+
+def _orientations(x: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Return the bin 0..7 of each direction by the labels' own comparisons; nothing has any."""
+    quadrant = torch.full_like(x, 3, dtype=torch.int64)
+    quadrant[(x < 0) & (up <= 0)] = 2
+    quadrant[(x <= 0) & (up > 0)] = 1
+    quadrant[(x > 0) & (up >= 0)] = 0
+    upright = quadrant % 2 == 1
+    second = torch.where(upright, x.abs() >= up.abs(), up.abs() >= x.abs())
+    return 2 * quadrant + second

@@ -196,11 +196,14 @@ def test_still_clips_are_left_out(tmp_path):
 
 def test_moments_are_those_of_the_training_clips(tmp_path):
     data = open_data(str(toy_shards(tmp_path / "s", 40, shards=3)), "0.5", recipe=Recipe())
-    mean, std = label_knowledge(data)["moments"].numpy()
+    known = label_knowledge(data)
+    mean, std = known["moments"].numpy()
     labels = data.train.crop_labels(0, np.arange(40))[data.train_clips]
     color = [label.name for label in LABELS].index("appearance/global/color")  # a flip keeps it
     assert mean[color] == pytest.approx(labels[:, color].mean())
     assert std[color] == pytest.approx(labels[:, color].std())
+    twice = 2 * np.bincount(labels[:, color], minlength=17)  # with the mirror image
+    assert known["counts"][color].tolist() == twice.tolist()
     grid = 0  # columns of the grid reverse in a flip, so that their mean is in the middle of a row
     assert (mean[grid] - 1) % 4 == pytest.approx(((labels[:, grid] - 1) // 4 * 4 + 1.5).mean() % 4)
 

@@ -7,6 +7,7 @@ import torch
 
 import labelgen
 from labelgen import LABELS, flip_labels
+from labelgen.labels.motion import _orientation_bin
 from labelgen.labels.partitions import PARTITIONS
 from train import TrainError
 from train.data.loader import Batch
@@ -203,6 +204,39 @@ def slow_targets(frames, flow, labels):
             counts = [np.bincount(octant[:, m].ravel(), minlength=8) for m in partition.masks]
             wanted += [row, row[:, None] * sharp(np.array(counts, float))]
     return [*wanted, sharp(np.bincount(octant.ravel(), minlength=8).astype(float))]
+
+
+def test_directions_on_the_edges_of_bins_are_those_of_the_labels():
+    """Whole numbers, of which many lie at multiples of 45 degrees."""
+    flow = np.random.default_rng(0).integers(-2, 3, (15, 2, 128, 171)).astype(np.float32)
+    maps = labelgen.motion_boundaries(flow)
+    maps = np.sign(maps) * (np.arange(171) // 4 % 3).astype(np.float32)
+    fields = torch.from_numpy(cut(maps))[None]
+    motion = CropStatistics(CPU).motion(fields)[0].double()
+    inner = maps[:, TOP : TOP + 112, LEFT : LEFT + 112]
+    for c in range(2):
+        x, y = inner[2 * c], inner[2 * c + 1]
+        whole = [[_orientation_bin(*at) for at in zip(*row, strict=True)]
+                 for row in zip(x, -y, strict=True)]  # fmt: skip
+        wanted = np.bincount(np.ravel(whole), np.hypot(x, y).ravel(), 8) / 112**2
+        np.testing.assert_allclose(motion[c, :16].mean(0), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (16, 59), (0, 59), (7, 31)])
+def test_crops_at_the_edges_of_the_frame_have_their_own_labels(clips, top, left):
+    frames, flow, _ = clips[0]
+    labels = labelgen.clip_labels(frames, flow, np.array([(top, left)]))[0]
+    maps = np.concatenate([labelgen.motion_boundaries(flow), flow.reshape(-1, 128, 171)])
+    padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    batch = Batch(
+        torch.from_numpy(frames[None, :, top : top + 112, left : left + 112].copy()),
+        torch.from_numpy(labels[None]),
+        torch.from_numpy(padded[None, :, top : top + 114, left : left + 114].copy()),
+        [0],
+    )
+    loss = make_loss("statistics", BRANCHES, device=CPU)
+    targets = loss.targets(batch)
+    assert (loss.read(predicting(loss, targets), targets).value == targets.labels).all()
 
 
 def test_targets_of_statistics_are_those_of_slow_numpy(clips):

@@ -85,3 +85,9 @@ def test_objective_is_the_mean_loss_of_what_figures_have_seen():
         figures.add(predicted, wanted(task, targets))
         losses.append(task.loss(predicted, wanted(task, targets)).item())
     assert task.objective(figures) == pytest.approx(sum(losses) / 7, rel=1e-5)
+
+
+def test_the_same_labels_are_the_same_recipe():
+    plain = PretrainRecipe(tasks=("motion/grid", "appearance"))
+    assert PretrainRecipe(tasks=("appearance/", "motion/grid/", "appearance")) == plain
+    assert PretrainRecipe().tasks == ("motion", "appearance")
