@@ -5,8 +5,9 @@
 
 Reads shards with stored flow (`--store-flow`), computes the motion labels of the central crop from
 that flow and from the same flow with smooth noise, and prints for each kind of label how often
-both agree, and how much of an orientation's entropy is left when its place is known. With a run of
-`train pretrain` instead: how often it tells the orientation, by how far the winner is ahead of the
+both agree, and how much of an orientation's entropy is left when its place is known: beside it what
+is left when places are shuffled among clips, since few clips make any table look telling. With a
+run of `train pretrain` instead: how often it tells the orientation, by how far the winner is ahead of the
 next, and where it has told the place.
 """
 
@@ -35,7 +36,8 @@ from train.tasks.pretrain import Pretraining
 from train.tasks.statistics import CropStatistics
 from train.values import kind_of
 
-NOISE = (0.02, 0.05, 0.1)  # of the flow's root mean square
+NOISE = (0.0001, 0.02, 0.05, 0.1)  # of the flow's root mean square
+SHUFFLES = 100
 SMOOTH = 4.0  # pixels: errors of a solver lie in patches
 NAMES = [label.name for label in labelgen.LABELS[:14]]
 
@@ -58,13 +60,12 @@ def entropy(counts: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def entropies(labels: np.ndarray, place: int, turn: int) -> tuple[float, float]:
-    """Entropy of an orientation in nats, and what is left of it when the place is known."""
+def left(places: np.ndarray, turns: np.ndarray) -> float:
+    """Entropy of orientations in nats that is left when places are known."""
     table = np.zeros((17, 9))
-    np.add.at(table, (labels[:, place], labels[:, turn]), 1)
+    np.add.at(table, (places, turns), 1)
     rows = table[table.sum(1) > 0]
-    left = sum(row.sum() / len(labels) * entropy(row) for row in rows)
-    return entropy(table.sum(0)), left
+    return float(sum(row.sum() / len(turns) * entropy(row) for row in rows))
 
 
 def measure(location: str) -> None:
@@ -80,7 +81,7 @@ def measure(location: str) -> None:
                     disturbed[share].append(labels_of(noisy(flow, share, rng)))
     labels = np.array(plain)
     print(f"\n{location}: {len(labels)} clips, central crop\n")
-    print("| kind | " + " | ".join(f"agrees at {share:.0%} noise" for share in NOISE) + " |")
+    print("| kind | " + " | ".join(f"agrees at {100 * share:g}% noise" for share in NOISE) + " |")
     print("| --- " * (1 + len(NOISE)) + "|")
     for kind in ("where", "which way", "when"):
         mine = [i for i, name in enumerate(NAMES) if kind_of(name) == kind]
@@ -88,10 +89,13 @@ def measure(location: str) -> None:
             f"{(np.array(d)[:, mine] == labels[:, mine]).mean():.2f}" for d in disturbed.values()
         ]
         print(f"| {kind} | " + " | ".join(cells) + " |")
-    print("\n| orientation of | entropy, nats | with the place known |\n| --- | --- | --- |")
+    print("\n| orientation of | entropy, nats | with the place known | with places shuffled |")
+    print("| --- " * 4 + "|")
     for number in range(0, 12, 2):
-        whole, left = entropies(labels, number, number + 1)
-        print(f"| {NAMES[number + 1]} | {whole:.2f} | {left:.2f} |")
+        places, turns = labels[:, number], labels[:, number + 1]
+        shuffled = [left(rng.permutation(places), turns) for _ in range(SHUFFLES)]
+        cells = entropy(np.bincount(turns)), left(places, turns), np.mean(shuffled)
+        print(f"| {NAMES[number + 1]} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
 
 
 def measure_run(location: str, run: Path) -> None:

@@ -24,6 +24,7 @@ from train.data.loader import PREFETCH, Batch, Loader
 from train.data.sampler import Order
 from train.data.shards import ShardSet, open_shards
 from train.device import Machine, choose_device, describe, use_bf16
+from train.job import fields_in
 from train.metrics import VALUES
 from train.models.heads import set_rate
 from train.ranks import Ranks
@@ -63,19 +64,21 @@ def run(
     bf16 = use_bf16(device, machine.precision)
     make_sampler = None if baseline is None else _sampler_of(baseline)
     step = Step(recipe, machine, device)
-    with loader_of(shards, recipe=recipe, workers=0, device=device) as loader:
+    fields = fields_in(shards, recipe, location=labels)
+    with loader_of(shards, recipe=recipe, workers=0, device=device, fields=fields) as loader:
         drawn = next(batches(loader, shards, recipe=recipe))
     alone = rate(lambda: step(drawn), recipe.batch, seconds, finish=step.finish)
-    with loader_of(shards, recipe=recipe, workers=machine.workers, device=device) as loader:
+    workers = machine.workers
+    with loader_of(shards, recipe=recipe, workers=workers, device=device, fields=fields) as loader:
         loads = batches(loader, shards, recipe=recipe)
-        drain(loads, machine.workers)
+        drain(loads, workers)
         loader_rate = rate(lambda: next(loads), recipe.batch, seconds)
-        drain(loads, machine.workers)
+        drain(loads, workers)
         both = rate(lambda: step(next(loads)), recipe.batch, seconds, finish=step.finish)
     frames = "JPEG" if shards.jpeg else "raw"
     lines = [
         f"{describe(device)}; {os.cpu_count()} cores; PyTorch {torch.__version__}",
-        _line("loader alone", loader_rate, f"{frames} frames, {machine.workers} workers"),
+        _line("loader alone", loader_rate, f"{frames} frames, {workers} workers"),
         _line("step alone", alone, f"{_precision(device, bf16=bf16)}, batch {recipe.batch}"),
     ]
     if bf16:
@@ -141,10 +144,15 @@ def _compare(
 
 
 def loader_of(
-    shards: ShardSet, *, recipe: PretrainRecipe, workers: int, device: torch.device
+    shards: ShardSet,
+    *,
+    recipe: PretrainRecipe,
+    workers: int,
+    device: torch.device,
+    fields: tuple[str, ...] = (),
 ) -> Loader:
-    """Return a loader of training samples."""
-    dataset = ClipDataset(LabelAnswers(shards), seed=recipe.seed, views=recipe.views)
+    """Return a loader of training samples, with `fields` of `LabelAnswers`."""
+    dataset = ClipDataset(LabelAnswers(shards, fields=fields), seed=recipe.seed, views=recipe.views)
     return Loader(dataset, workers=workers, device=device)
 
 

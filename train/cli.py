@@ -100,6 +100,13 @@ def _shown(value: Any) -> str:
 
 
 _PRETRAIN, _FINETUNE = _Options(RECIPES), _Options(FINETUNE_RECIPES)
+loss_option = _PRETRAIN.of(
+    "--loss",
+    "What is learnt: the labels as numbers (mse), how likely each value is (ce), with neighbours "
+    "sharing (ce-soft), or the spread of motion and colours over blocks that labels sum up "
+    "(statistics; needs stored motion boundaries).",
+    type=click.Choice(LOSSES),
+)
 pretrain_recipe_option = _PRETRAIN.recipe(
     "ucf101", "The paper's schedules, and one for small sets."
 )
@@ -201,13 +208,7 @@ def cli() -> None:
 @_run_options("runs/pretrain")
 @pretrain_recipe_option
 @_schedule_options(_PRETRAIN)
-@_PRETRAIN.of(
-    "--loss",
-    "What is learnt: the labels as numbers (mse), how likely each value is (ce), with neighbours "
-    "sharing (ce-soft), or the spread of motion and colours over blocks that labels sum up "
-    "(statistics; needs stored motion boundaries).",
-    type=click.Choice(LOSSES),
-)
+@loss_option
 @_PRETRAIN.of("--tasks", "Label name prefixes, by comma: motion, motion/grid, ...")
 @_PRETRAIN.of("--motion-weight", "Of the branch in the loss.", type=float)
 @_PRETRAIN.of("--appearance-weight", "Of the branch in the loss.", type=float)
@@ -647,6 +648,7 @@ def report(runs: tuple[Path, ...], output: Path) -> None:
 @pretrain_recipe_option
 @_PRETRAIN.of("--batch", "Samples per step.", type=int)
 @_PRETRAIN.of("--views", "Samples cut from each clip that is read.", type=int)
+@loss_option
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),

@@ -86,7 +86,7 @@ class PretrainJob(Job):
                 f"--views {self.recipe.views}: these shards have {crops} crops, so only "
                 f"{2 * crops} views of a clip."
             )
-        if self._asked() and not data.train.motion_energy()[data.train_clips].any():
+        if _asked(self.recipe) and not data.train.motion_energy()[data.train_clips].any():
             raise TrainError(
                 f"Nothing moves in the clips of {self.labels}, and --loss statistics learns how "
                 "motion is shared; choose another loss, or --tasks appearance."
@@ -99,33 +99,41 @@ class PretrainJob(Job):
 
     def answers(self, data: Data, prepared: dict[str, Any]) -> tuple[Answers, Answers | None]:
         """Return labels of crops."""
-        fields = self._fields(data)
-        held = LabelAnswers(data.held, fields=fields) if data.held else None
-        return LabelAnswers(data.train, fields=fields), held
-
-    def _asked(self) -> tuple[str, ...]:
-        return fields_of(self.recipe.loss, list(task_columns(self.recipe.tasks).values()))
-
-    def _fields(self, data: Data) -> tuple[str, ...]:
-        asked = self._asked()
-        sets = {self.labels: data.train, self.val: data.held or data.train}
-        for place, shards in sets.items():
-            if "motion_boundaries" in asked and "motion_boundaries" not in shards.fields:
-                raise TrainError(
-                    f"{place} has no motion boundaries (extracted with --no-boundaries?), which "
-                    "--loss statistics needs."
-                )
-            if self.recipe.loss == "statistics" and shards.profile != "paper":
-                raise TrainError(
-                    f"{place} holds labels of profile {shards.profile}, and --loss statistics is "
-                    "of the paper's rules; choose another loss."
-                )
-        if data.train.fields.intersection(asked) - (data.held or data.train).fields:
+        held = data.held or data.train
+        fields = fields_in(data.train, self.recipe, location=self.labels)
+        if "flow" in set(fields).difference(fields_in(held, self.recipe, location=self.val)):
             raise TrainError(
                 f"{self.val} holds no flow, and {self.labels} does, by which --loss statistics "
                 "learns frames; extract both with --store-flow, or none."
             )
-        return tuple(name for name in asked if name in data.train.fields)
+        asked_of_held = LabelAnswers(data.held, fields=fields) if data.held else None
+        return LabelAnswers(data.train, fields=fields), asked_of_held
+
+
+def fields_in(shards: ShardSet, recipe: PretrainRecipe, *, location: str) -> tuple[str, ...]:
+    """Return which datasets, beside labels and frames, a recipe's loss reads of shards.
+
+    Raises
+    ------
+    TrainError
+        There is none of what it needs; `location` says where.
+    """
+    asked = _asked(recipe)
+    if "motion_boundaries" in asked and "motion_boundaries" not in shards.fields:
+        raise TrainError(
+            f"{location} has no motion boundaries (extracted with --no-boundaries?), which "
+            "--loss statistics needs."
+        )
+    if recipe.loss == "statistics" and shards.profile != "paper":
+        raise TrainError(
+            f"{location} holds labels of profile {shards.profile}, and --loss statistics is "
+            "of the paper's rules; choose another loss."
+        )
+    return tuple(name for name in asked if name in shards.fields)
+
+
+def _asked(recipe: PretrainRecipe) -> tuple[str, ...]:
+    return fields_of(recipe.loss, list(task_columns(recipe.tasks).values()))
 
 
 @dataclass(frozen=True)

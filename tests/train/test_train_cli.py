@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
-from train_helpers import toy_shards
+from train_helpers import moving_shards, toy_shards
 
 from labelgen.shards.claims import locked
 from train import TrainError, bench, checkpoint, cli, state
@@ -188,6 +188,17 @@ def test_bench_says_what_limits(toy, capsys, monkeypatch):
     machine, *_, last = out.splitlines()
     assert f"PyTorch {torch.__version__}" in machine
     assert last.startswith("The step limits: it is ")
+
+
+def test_bench_reads_what_the_loss_needs(toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "rate", lambda work, *_, **__: (work(), 1.0)[1])
+    moving = moving_shards(tmp_path / "s", 8)
+    options = ["--batch", 2, "--width", 0.03, "--device", "cpu", "--loss", "statistics"]
+    code, _, said = train(capsys, monkeypatch, "bench", "--labels", moving, *options)
+    assert code == 0, said
+    code, _, said = train(capsys, monkeypatch, "bench", "--labels", toy, *options)
+    assert code == 2
+    assert "has no motion boundaries" in said
 
 
 def test_bench_drains_before_each_measurement_of_the_loader(toy, capsys, monkeypatch):

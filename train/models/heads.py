@@ -21,7 +21,7 @@ class StatisticsNet(nn.Module):
     Parameters
     ----------
     outputs : dict of str to int
-        Branch name -> number of labels: ``{"motion": 14, "appearance": 13}``.
+        Branch name -> number of outputs: ``{"motion": 14, "appearance": 13}`` by regression.
     init : str
         See `initialise`.
     width : float

@@ -186,9 +186,8 @@ class Statistics(_Distributions):
     directions; how it is shared among frame pairs; which places of colour are likely, and how the
     pixels of each block are shared among colours. A label of a direction or colour is what is
     found at the place that wins, and that is what is read. Shares are taken to the power
-    `SHARPNESS`, and add up to 1 again; a block counts for what is found there as much as it has
-    of the motion. Places of colour are those of `CrossEntropy`, and frames too where no flow is
-    stored.
+    `SHARPNESS`, and add up to 1 again; what is found in a block counts as much as the block is
+    wanted. Places of colour are those of `CrossEntropy`, and frames too where no flow is stored.
 
     Raises
     ------
@@ -306,23 +305,17 @@ class _Found:
         blocks = _blocks(partition)
         if branch == "motion":
             inside = self._motion[:, component, blocks]
-            moved = inside.sum(2)
-            places, weights = _shares(moved), _parts(moved)
+            places = _shares(inside.sum(2))
         else:
-            inside = self._colours[:, blocks]
-            places = weights = near
-        return [places, weights[..., None] * _shares(inside)][: 1 + bool(group.things)]
+            inside, places = self._colours[:, blocks], near
+        return [places, places[..., None] * _shares(inside)][: 1 + bool(group.things)]
 
 
 def _shares(values: torch.Tensor) -> torch.Tensor:
     """Return sharpened shares of the sum along the last axis; of nothing, nothing."""
     largest = values.amax(-1, keepdim=True)
-    return _parts((values / largest.clamp(min=_TINY)) ** SHARPNESS * (largest > 0))
-
-
-def _parts(values: torch.Tensor) -> torch.Tensor:
-    """Return shares of the sum along the last axis; of nothing, nothing."""
-    return values / values.sum(-1, keepdim=True).clamp(min=_TINY)
+    sharpened = (values / largest.clamp(min=_TINY)) ** SHARPNESS * (largest > 0)
+    return sharpened / sharpened.sum(-1, keepdim=True).clamp(min=_TINY)
 
 
 def _blocks(partition: str) -> slice:

@@ -191,8 +191,8 @@ def slow_targets(frames, flow, labels):
         blocks = range(first, first + len(partition.masks))
         for c in range(2):
             moved = motion[c, blocks].sum(1)
-            things = [share * sharp(motion[c, b]) for share, b in zip(moved, blocks, strict=True)]
-            wanted += [sharp(moved), np.array(things) / moved.sum()]
+            things = [p * sharp(motion[c, b]) for p, b in zip(sharp(moved), blocks, strict=True)]
+            wanted += [sharp(moved), np.array(things)]
         first += len(blocks)
     for c in range(2):
         pairs = [labelgen.motion_boundaries(flow[t : t + 1])[2 * c : 2 * c + 2] for t in range(15)]
