@@ -6,9 +6,9 @@
 Writes shards of three sets, `known-train`, `known-val` and `known-test`, which share no scene:
 textures are first frames of real videos. One ellipse or box, or two in a quarter of the clips, goes
 in one of 8 directions at up to 4 pixels a frame, with a burst of speed at a random time, and turns,
-grows or is sheared a little; the camera pans by parts of a pixel. With `--flow true` labels come from the motion that made the frames, else
-from the flow of a method, so that what labels lose by a solver can be told. The frames are the
-same.
+grows or is sheared a little; the camera pans by parts of a pixel. With `--flow true` labels come
+from the motion that made the frames, else from the flow of a method, so that what labels lose by a
+solver can be told. The frames are the same.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Pose(NamedTuple):
     shape: np.ndarray
 
     def moved(self, thing: Thing, t: int) -> Pose:
+        """Return where a thing is a frame later."""
         return Pose(self.centre + thing.steps[t], thing.change @ self.shape)
 
 

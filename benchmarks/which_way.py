@@ -5,10 +5,10 @@
 
 Reads shards with stored flow (`--store-flow`), computes the motion labels of the central crop from
 that flow and from the same flow with smooth noise, and prints for each kind of label how often
-both agree, and how much of an orientation's entropy is left when its place is known: beside it what
+both agree, and how much of an orientation's entropy is left when its place is known; beside it what
 is left when places are shuffled among clips, since few clips make any table look telling. With a
-run of `train pretrain` instead: how often it tells the orientation, by how far the winner is ahead of the
-next, and where it has told the place.
+run of `train pretrain` instead: how often it tells the orientation, by how far the winner is ahead
+of the next, and where it has told the place.
 """
 
 from __future__ import annotations
