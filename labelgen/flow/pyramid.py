@@ -44,6 +44,8 @@ Vectors = tuple[np.ndarray, ...]
 
 MARGIN = 4  # zero pixels around an image, so that a 4x4 gather at the border needs no test
 SMALLEST = 16  # a level is not made if a side would be shorter; OpenCV's rule
+GREY_STEP = np.float32(2**-10)  # of smoothed frames, in grey levels
+SHARPEST = 0.01  # a Gaussian of less is no other, and its squares would overflow
 CUBIC = np.float32(-0.75)  # Keys' parameter; [2]_ prefers -.5, OpenCV uses -.75
 
 
@@ -79,10 +81,14 @@ def check_sigma(sigma: float) -> None:
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian of 13 taps (6 pixels reach three of the largest sigma), the border repeated."""
+    """Gaussian of 13 taps (6 pixels reach three of the largest sigma), the border repeated.
+
+    Grey levels are rounded to `GREY_STEP`, so that coarser levels of what is flat are flat as well:
+    the last bits of resized fractions would be texture.
+    """
     if sigma == 0:
         return image
-    weights = np.exp(-0.5 * (np.arange(-6, 7) / sigma) ** 2)
+    weights = np.exp(-0.5 * (np.arange(-6, 7) / max(sigma, SHARPEST)) ** 2)
     weights = (weights / weights.sum()).astype(np.float32)
     for _ in range(2):
         padded = np.pad(image, ((6, 6), (0, 0)), mode="edge")
@@ -90,7 +96,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
         for shift, weight in enumerate(weights):
             blurred += weight * padded[shift : shift + len(image)]
         image = np.ascontiguousarray(blurred.T)
-    return image
+    return np.rint(image / GREY_STEP) * GREY_STEP
 
 
 def level_sizes(height: int, width: int, *, scales: int, step: float) -> list[tuple[int, int]]:

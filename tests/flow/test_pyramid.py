@@ -6,6 +6,8 @@ import pytest
 from flow_inputs import from_python
 
 from labelgen.flow.pyramid import (
+    GREY_STEP,
+    blur,
     enlarge,
     gradient,
     interleave,
@@ -163,3 +165,19 @@ def test_levels_stop_before_a_side_is_shorter_than_sixteen():
     ]  # fmt: skip
     assert level_sizes(20, 400, scales=5, step=0.8) == [(20, 400), (16, 320)]
     assert level_sizes(1, 9, scales=5, step=0.8) == [(1, 9)]
+
+
+@pytest.mark.parametrize("sigma", [0.6, 2.0, 1e-320])
+def test_blur_is_a_gaussian_in_steps_of_grey(sigma):
+    image = np.random.default_rng(0).integers(0, 256, (21, 30)).astype(np.float32)
+    with np.errstate(over="raise"):
+        blurred = blur(image, sigma)
+    if sigma < 0.1:
+        assert np.array_equal(blurred, image)
+        return
+    taps = np.exp(-0.5 * (np.arange(-6, 7) / sigma) ** 2)
+    taps = np.outer(taps, taps) / taps.sum() ** 2
+    padded = np.pad(image.astype(float), 6, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (13, 13))
+    np.testing.assert_allclose(blurred, (windows * taps).sum((2, 3)), atol=GREY_STEP / 2 + 1e-4)
+    assert np.array_equal(blurred, np.rint(blurred * 1024) / 1024)

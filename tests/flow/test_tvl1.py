@@ -20,6 +20,7 @@ from flow_inputs import (
 )
 
 from labelgen.flow import tvl1
+from labelgen.flow.brox import brox_flow
 from labelgen.flow.tvl1 import TVL1_PRESETS, Tvl1Settings, tvl1_flow
 from labelgen.flow.vectors import WIDE
 
@@ -182,6 +183,14 @@ def test_still_pair_gives_exactly_zero(size, settings):
     flow = tvl1_flow(np.stack([frame, frame, frame]), settings)
     assert flow.shape == (2, 2, *size)
     assert not flow.any()
+
+
+@pytest.mark.parametrize("size", [(128, 171), (97, 131), (64, 64)])
+def test_light_that_changes_on_a_flat_frame_moves_nothing(size):
+    for grey in np.random.default_rng(0).integers(0, 256, (12, 2)):
+        frames = np.broadcast_to(grey[:, None, None].astype(np.uint8), (2, *size)).copy()
+        for flow in (tvl1_flow(frames, TVL1_PRESETS["accurate"]), brox_flow(frames)):
+            assert not flow.any(), grey
 
 
 @pytest.mark.parametrize("along", [0, 1])
