@@ -73,10 +73,10 @@ def labels_of(
         from labelgen.labels.authors import authors_labels
 
         return authors_labels(frames, flow, crops)
-    maps = motion_maps(flow, sums)
     if len(crops) < _DENSE_FROM:
+        maps = motion_maps(flow, sums, crops)
         return np.hstack([motion_labels(maps, crops), appearance_labels(frames, crops)])
-    every = np.hstack([every_crop_motion(maps), every_crop_appearance(frames)])
+    every = np.hstack([every_crop_motion(motion_maps(flow, sums)), every_crop_appearance(frames)])
     return np.ascontiguousarray(every[crop_numbers(crops)])
 
 

@@ -38,7 +38,7 @@ class MotionMaps(NamedTuple):
         Orientation bin of M, 0..7.
     pairs : (2, T-1, H, W-111) float64
         Each frame pair's own boundary magnitude, in whole units of a common scale, summed over
-        the 112 pixels of a row that start at each column.
+        the 112 pixels of a row that start at each column; unset where no crop asks for it.
     """
 
     magnitude: np.ndarray
@@ -46,7 +46,7 @@ class MotionMaps(NamedTuple):
     pairs: np.ndarray
 
 
-def motion_maps(flow: np.ndarray, sums: np.ndarray) -> MotionMaps:
+def motion_maps(flow: np.ndarray, sums: np.ndarray, crops: np.ndarray | None = None) -> MotionMaps:
     """Return magnitudes and orientations of a clip's motion boundaries on the full frame.
 
     Parameters
@@ -55,6 +55,8 @@ def motion_maps(flow: np.ndarray, sums: np.ndarray) -> MotionMaps:
         Pixels per frame.
     sums : (2, 2, H, W) float64
         Its summed boundaries, `labelgen.labels.boundaries.boundary_sums`.
+    crops : (K, 2) int64, optional
+        Those that will be asked about, which saves time; all if none are given.
 
     Returns
     -------
@@ -66,8 +68,13 @@ def motion_maps(flow: np.ndarray, sums: np.ndarray) -> MotionMaps:
     _polar(sums, magnitude, orientation)
     _to_whole_units(magnitude, _scale(magnitude.max()))
     segments = np.empty((components, pairs, height, width - CROP_SIZE + 1))
+    if crops is None:
+        rows, lefts = (0, height), (0, segments.shape[3])
+    else:
+        (top, left), (lowest, rightmost) = crops.min(axis=0).tolist(), crops.max(axis=0).tolist()
+        rows, lefts = (top, lowest + CROP_SIZE), (left, rightmost + 1)
     # A difference of two displacements in each direction is at most sqrt(2) times the largest.
-    _pair_segments(flow, _scale(2.0 * largest_displacement(flow)), segments)
+    _pair_segments(flow, _scale(2.0 * largest_displacement(flow)), rows, lefts, segments)
     return MotionMaps(magnitude, orientation, segments)
 
 
@@ -116,33 +123,39 @@ def _to_whole_units(values, scale):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _pair_segments(flow, scale, segments):  # type: ignore[no-untyped-def]
-    """Fill `segments`, the `MotionMaps.pairs` of a flow; `scale` brings magnitudes below 1."""
-    pairs, components, height, width = flow.shape
+def _pair_segments(flow, scale, rows, lefts, segments):  # type: ignore[no-untyped-def]
+    """Fill some rows and columns of `segments`, the `MotionMaps.pairs` of a flow.
+
+    `scale` brings magnitudes below 1; of `rows` and `lefts` the first and one past the last.
+    """
+    pairs, components, _, width = flow.shape
     sums, differences = np.empty(width + 2), np.empty(width + 2)
-    row = np.empty(width)
+    # Loops that begin at 0 are vectorised.
+    near_sums, near_differences = sums[lefts[0] :], differences[lefts[0] :]
+    row = np.empty(lefts[1] - lefts[0] + CROP_SIZE - 1)
     for pair in range(pairs):
         for c in range(components):
             field, sums_of_field = flow[pair, c], segments[c, pair]
-            for y in range(height):
+            for y in range(rows[0], rows[1]):
                 prewitt_columns(field, y, sums, differences)
-                for x in range(width):
-                    a, b = scale * x_derivative(sums, x), scale * y_derivative(differences, x)
+                for x in range(row.size):
+                    a = scale * x_derivative(near_sums, x)
+                    b = scale * y_derivative(near_differences, x)
                     row[x] = np.rint(np.sqrt(a * a + b * b) * _WHOLE)
-                _slide(row, y, sums_of_field)
+                _slide(row, sums_of_field[y, lefts[0] : lefts[1]])
 
 
 # Whole numbers add up the same in any order, so the compiler may choose the fastest.
 @kernel(fastmath={"reassoc"})
-def _slide(row, y, sums):  # type: ignore[no-untyped-def]
-    """Fill row `y` of `sums` with the sums of 112 consecutive values of `row`."""
+def _slide(row, sums):  # type: ignore[no-untyped-def]
+    """Fill `sums` with the sums of 112 consecutive values of `row`."""
     total = 0.0
     for x in range(CROP_SIZE):
         total += row[x]
-    sums[y, 0] = total
-    for x in range(1, sums.shape[1]):
+    sums[0] = total
+    for x in range(1, sums.size):
         total += row[x + CROP_SIZE - 1] - row[x - 1]
-        sums[y, x] = total
+        sums[x] = total
 
 
 @kernel(inline="always")
