@@ -7,14 +7,13 @@ Reads shards with stored flow (`--store-flow`), computes the motion labels of th
 that flow and from the same flow with smooth noise, and prints for each kind of label how often
 both agree, and how much of an orientation's entropy is left when its place is known; beside it what
 is left when places are shuffled among clips, since few clips make any table look telling. With a
-run of `train pretrain` instead: how often it tells the orientation, by how far the winner is ahead
-of the next, and where it has told the place.
+run of `train pretrain` instead: how often it tells each kind, by how far the winner is ahead of the
+next, and orientations by whether it has told the place.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +22,14 @@ import numpy as np
 import torch
 
 import labelgen
-from labelgen.labels.partitions import BOUNDS
+from labelgen.labels.partitions import BOUNDS, PARTITIONS
 from labelgen.shards.reader import open_shard
 from train.checkpoint import load
 from train.data.answers import LabelAnswers
 from train.data.dataset import ClipDataset
 from train.data.loader import Batch
 from train.data.sampler import HELD_OUT
-from train.data.shards import open_shards
+from train.data.shards import FIELDS, open_shards
 from train.recipe import PretrainRecipe
 from train.tasks.pretrain import Pretraining
 from train.tasks.statistics import CropStatistics
@@ -99,7 +98,7 @@ def measure(location: str) -> None:
 
 
 def measure_run(location: str, run: Path) -> None:
-    """Print accuracy of orientations by thirds of their margin, and where the place is right."""
+    """Print accuracy of each kind by thirds of the margin, and of orientations by the place's."""
     content = load(run / "best.pt")
     recipe = replace(PretrainRecipe.from_dict(content["recipe"]), drop_still=0.0)
     cpu = torch.device("cpu")
@@ -107,9 +106,9 @@ def measure_run(location: str, run: Path) -> None:
     task.net.load_state_dict(content["model"])
     task.net.eval()
     shards = open_shards(location)
-    dataset = ClipDataset(LabelAnswers(shards, fields=("motion_boundaries",)))
+    dataset = ClipDataset(LabelAnswers(shards, fields=FIELDS))
     statistics = CropStatistics(cpu)
-    rows = []
+    margins, told = [], []
     for first in range(0, shards.clips, 16):
         items = [dataset[HELD_OUT, clip] for clip in range(first, min(first + 16, shards.clips))]
         parts = (torch.cat([getattr(i, name) for i in items]) for name in BATCH)
@@ -117,34 +116,46 @@ def measure_run(location: str, run: Path) -> None:
         with torch.no_grad():
             targets = task.targets(batch)
             said = task._loss.read(task.net(batch.frames), targets)
-        motion = statistics.motion(batch.fields)
-        for clip in range(len(items)):
-            rows += _of_clip(said.value[clip], targets.labels[clip], motion[clip])
-    table = np.array(rows)  # margin, orientation told, place told
-    thirds = np.quantile(table[:, 0], (1 / 3, 2 / 3))
-    print(f"\n{run} on {location}\n\n| orientations | number | told |\n| --- | --- | --- |")
-    for name, chosen in (
-        ("all", table[:, 0] >= 0),
-        *((f"margin: third {k + 1}", np.digitize(table[:, 0], thirds) == k) for k in range(3)),
-        ("place told", table[:, 2] == 1),
-        ("place not told", table[:, 2] == 0),
-    ):
-        print(f"| {name} | {chosen.sum()} | {table[chosen, 1].mean():.3f} |")
+        motion, pairs = statistics.motion(batch.fields), statistics.pairs(batch.fields)
+        margins += [margins_of(*clip) for clip in zip(targets.labels, motion, pairs, strict=True)]
+        told += (said.value == targets.labels)[:, : len(NAMES)].tolist()
+    print_by_margin(f"{run} on {location}", np.array(margins), np.array(told))
 
 
 BATCH = ("frames", "answers", "fields")
 
 
-def _of_clip(
-    value: torch.Tensor, labels: torch.Tensor, motion: torch.Tensor
-) -> Iterator[tuple[float, bool, bool]]:
-    """Yield margin, and whether orientation and place were told, of each of 6 orientations."""
-    for number in range(6):
-        partition, component = divmod(number, 2)
-        block = int(BOUNDS[partition]) + int(labels[2 * number]) - 1
-        next_best, best = motion[component, block].sort().values[-2:].tolist()
-        told = (value[2 * number : 2 * number + 2] == labels[2 * number : 2 * number + 2]).tolist()
-        yield 1 - next_best / max(best, 1e-12), told[1], told[0]
+def margins_of(labels: torch.Tensor, motion: torch.Tensor, pairs: torch.Tensor) -> list[float]:
+    """Return by which share the winner is ahead of the next, of each of the 14 labels of motion."""
+    margins = []
+    for number, name in enumerate(NAMES):
+        _, partition, what = name.split("/")
+        component = int(what[0] == "v")
+        if partition == "global":
+            values = pairs[component]
+        else:
+            each = [p.name for p in PARTITIONS].index(partition)
+            blocks = motion[component, int(BOUNDS[each]) : int(BOUNDS[each + 1])]
+            of_place = number % 2 == 0
+            values = blocks.sum(1) if of_place else blocks[int(labels[number - 1]) - 1]
+        second, first = values.sort().values[-2:].tolist()
+        margins.append(1 - second / max(first, 1e-12))
+    return margins
+
+
+def print_by_margin(title: str, margins: np.ndarray, told: np.ndarray) -> None:
+    print(f"\n{title}\n\n| kind | labels | told | closest third | middle third | clearest third |")
+    print("| --- " * 6 + "|")
+    for kind in ("where", "which way", "when"):
+        mine = [i for i, name in enumerate(NAMES) if kind_of(name) == kind]
+        of_kind, right = margins[:, mine].ravel(), told[:, mine].ravel()
+        third = np.digitize(of_kind, np.quantile(of_kind, (1 / 3, 2 / 3)))
+        cells = [right.mean(), *(right[third == k].mean() for k in range(3))]
+        print(f"| {kind} | {right.size} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+    places, ways = told[:, 0:12:2].ravel(), told[:, 1:12:2].ravel()
+    for words, chosen in (("is", places), ("is not", ~places)):
+        cell = f"{chosen.sum()} | {ways[chosen].mean():.3f}"
+        print(f"| which way, where the place {words} told | {cell} | | | |")
 
 
 def main() -> None:
