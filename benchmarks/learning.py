@@ -192,7 +192,8 @@ def learn(work: Path, records: Records, jobs: int) -> None:
         calls += [joblib.delayed(_probe)(work, records, "scratch", split, seed) for split in SPLITS]
     for flow in list(FLOWS)[1:]:
         calls += [
-            joblib.delayed(learn_fights)(work, records, "ce-soft", 0, s, flow=flow) for s in SEEDS
+            joblib.delayed(learn_fights)(work, records, "statistics", 0, s, flow=flow)
+            for s in SEEDS
         ]
     joblib.Parallel(jobs, prefer="threads")(calls)
 
@@ -215,8 +216,8 @@ def tables(records: Records) -> Iterator[str]:
     yield from _table({loss: records.of(f"wide-tvl1-{loss}-split*-seed*") for loss in WIDE_LOSSES})
     yield "\nKnown motion, labels from true flow, twice the width, 10 passes\n"
     yield from _table({loss: records.of(f"wide-known-true-{loss}-seed*") for loss in WIDE_LOSSES})
-    yield "\nFights, labels from other flow, ce-soft on split 0\n"
-    yield from _table({flow: records.of(f"{flow}-ce-soft-split0-seed*") for flow in FLOWS})
+    yield "\nFights, labels from other flow, statistics on split 0\n"
+    yield from _table({flow: records.of(f"{flow}-statistics-split0-seed*") for flow in FLOWS})
     for flow in KNOWN_FLOWS:
         yield f"\nKnown motion, labels from {flow} flow\n"
         yield from _table({loss: records.of(f"known-{flow}-{loss}-seed*") for loss in LOSSES})

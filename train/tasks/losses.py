@@ -240,7 +240,10 @@ class Statistics(_Distributions):
         return _padded(margins)
 
     def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
-        """Return the same; but the value of what is found is that at the likeliest place."""
+        """Return what predictions say: mean and surprise of values wherever they may be found.
+
+        The value of what is found is that at the likeliest place.
+        """
         likeliest = []
         for places, *things in self._said(predicted):
             best = places.argmax(1)
