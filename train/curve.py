@@ -60,7 +60,7 @@ def draw_curve(run: Path, output: Path) -> None:
     low, high = axes.get_ylim()
     # Noise about 0 is not to fill the picture.
     axes.set_ylim(max(min(low, -0.1), LOWEST) if about.signed else 0, max(high, about.least))
-    axes.set_title(f"{run.name}: {about.question}", loc="left")
+    axes.set_title(f"{run.resolve().name}: {about.question}", loc="left")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.supxlabel(_caption(history[-1]), fontsize="small", x=0.01, ha="left")
     try:
@@ -107,7 +107,7 @@ def _about(figures: dict[str, Any]) -> _About:
 
 def tells_values(figures: dict[str, Any]) -> bool:
     """Whether figures are of a network that says how likely values are, rather than numbers."""
-    return any(kind["surprise"] is not None for kind in figures["kinds"].values())
+    return any(kind["surprise"] is not None for kind in figures.get("kinds", {}).values())
 
 
 def gain(kind: dict[str, Any]) -> float | None:

@@ -79,7 +79,13 @@ class PretrainJob(Job):
     labelled = True
 
     def prepare(self, data: Data) -> dict[str, Any]:
-        """Return moments and counts of the training labels, see `label_knowledge`."""
+        """Return moments and counts of the training labels, see `label_knowledge`.
+
+        Raises
+        ------
+        TrainError
+            More views are asked for than there are, or nothing moves and motion is to be shared.
+        """
         crops = len(data.train.crops)
         if self.recipe.views > 2 * crops:
             raise TrainError(
@@ -116,7 +122,8 @@ def fields_in(shards: ShardSet, recipe: PretrainRecipe, *, location: str) -> tup
     Raises
     ------
     TrainError
-        There is none of what it needs; `location` says where.
+        There is none of what it needs, or the labels are not by the paper's rules; `location` says
+        where.
     """
     asked = _asked(recipe)
     if "motion_boundaries" in asked and "motion_boundaries" not in shards.fields:
@@ -230,10 +237,11 @@ def like_source(recipe: FinetuneRecipe, source: str, *, given: dict[str, Any]) -
     network = {
         name: getattr(theirs, name) for name in ("backbone", "batch_norm", "pixels", "width")
     }
-    for name, value in network.items():
-        if given.get(name) not in (None, value):
-            raise TrainError(
-                f"{source} has {name} {value}, and --{name.replace('_', '-')} asks for "
-                f"{given[name]}; leave the option away."
-            )
+    # Some backbones have batch norm whatever their recipe says.
+    for name, value in (network | {"batch_norm": theirs.network()["batch_norm"]}).items():
+        asked = given.get(name)
+        if asked not in (None, value):
+            flag = f"--{'no-' * (asked is False)}{name.replace('_', '-')}"
+            wish = flag if isinstance(asked, bool) else f"{flag} {asked}"
+            raise TrainError(f"{source} has {name} {value}, unlike {wish}; leave the option away.")
     return replace(recipe, **network)

@@ -166,8 +166,9 @@ class TensorBoard:
         for name in ("train", "held_out"):
             for tag, value in _scalars(record[name] or {}):
                 self.writer.add_scalar(f"{name}/{tag}", value, record["epoch"])
-        for figure in ("lr", "samples_per_second", "data_wait"):
-            self.writer.add_scalar(f"run/{figure}", record[figure], record["epoch"])
+        for figure, value in record.items():
+            if isinstance(value, int | float):
+                self.writer.add_scalar(f"run/{figure}", value, record["epoch"])
         self.writer.flush()
 
 

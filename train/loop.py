@@ -202,6 +202,8 @@ class Run:
         self.save("last.pt")  # so that nothing is lost if evaluation is cut short
         held = self.evaluate(stop) if self.data.held is not None else None
         self.ranks.sum(self.figures.sums)
+        if self.figures.is_empty():
+            self.ranks.all_raise(TrainError("Not one training clip of this epoch can be read."))
         record = self._record(held, speed)
         objective = record["loss"] if held is None else record["held_out_loss"]
         if not math.isfinite(objective):

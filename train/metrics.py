@@ -36,11 +36,11 @@ class Reading(NamedTuple):
 
     Attributes
     ----------
-    expected : (B, C) float32
+    expected : (B, C) float
         The number it expects, in label units.
-    value : (B, C) float32
+    value : (B, C) float
         The value it would bet on, a whole number.
-    surprise : (B, C) float32 or None
+    surprise : (B, C) float or None
         - log of how likely it thought the true value, in nats; None where it says no such thing.
     """
 
@@ -250,16 +250,18 @@ class ClassStats:
     @torch.no_grad()
     def add(self, logits: torch.Tensor, classes: torch.Tensor) -> None:
         """Add a batch: (B, C) logits and (B,) classes."""
+        # Nothing is selected: the host would wait for the device to know how much.
         there = classes != NO_CLASS
-        logits, classes = logits[there].float(), classes[there]
-        losses = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
+        logits, known = logits.float(), classes.clamp(min=0)
         best = logits.topk(min(5, self._classes), dim=1).indices
-        rows = torch.zeros(len(classes), self._classes + 2, dtype=torch.float64)
-        rows = rows.to(self.sums.device)
-        rows[torch.arange(len(classes)), best[:, 0]] = 1
+        losses = torch.nn.functional.cross_entropy(
+            logits, classes, ignore_index=NO_CLASS, reduction="none"
+        )
+        rows = self.sums.new_zeros(len(classes), self._classes + 2)
+        rows.scatter_(1, best[:, :1], 1)
         rows[:, -2] = losses.double()
-        rows[:, -1] = (best == classes[:, None]).any(dim=1).double()
-        self.sums.index_add_(0, classes, rows)
+        rows[:, -1] = (best == known[:, None]).any(dim=1).double()
+        self.sums.index_add_(0, known, rows.where(there[:, None], 0))
 
     def is_empty(self) -> bool:
         """Whether no clip was added."""

@@ -167,6 +167,9 @@ def test_tensorboard_gets_the_same_figures(toy, tmp_path, capsys, monkeypatch):
     record = json.loads((tmp_path / "x" / "log.jsonl").read_text())
     (event,) = events.Scalars("held_out/motion/mse")
     assert event.value == pytest.approx(record["held_out"]["branches"]["motion"]["mse"])
+    for figure in ("loss", "held_out_loss", "lr", "grad_norm_max", "left_out"):
+        (event,) = events.Scalars(f"run/{figure}")
+        assert event.value == pytest.approx(record[figure])
 
 
 def test_curve_is_a_picture_of_the_run(finished, tmp_path, capsys, monkeypatch):

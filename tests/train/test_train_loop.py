@@ -241,6 +241,15 @@ def test_motion_that_is_no_number_is_damage(tmp_path, capsys):
     assert math.isfinite(log[0]["loss"])
 
 
+def test_not_one_clip_that_can_be_read_ends_the_run(tmp_path):
+    fields = {"motion_boundaries": np.full((8, 4, 128, 171), np.nan, np.float16)}
+    folder = moving_shards(tmp_path / "s", 8, fields=fields)
+    machine = dataclasses.replace(CPU, skip_bad=True)
+    recipe = {"loss": "statistics", "tasks": ("motion/grid",), "batch": 8, "epochs": 1}
+    with pytest.raises(TrainError, match="Not one training clip of this epoch can be read"):
+        pretrain(folder, tmp_path / "run", machine=machine, **recipe)
+
+
 @pytest.mark.parametrize("loss", ["ce-soft", "statistics"])
 def test_parts_of_a_batch_change_no_other_loss(tmp_path, loss):
     folder = moving_shards(tmp_path / "s", 8)

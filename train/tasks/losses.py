@@ -182,12 +182,13 @@ class _Group(NamedTuple):
 class Statistics(_Distributions):
     """The statistics whose largest the labels name, in place of the labels.
 
-    Asked are how the crop's motion is shared among blocks, and how that of each block is among
-    directions; how it is shared among frame pairs; which places of colour are likely, and how the
-    pixels of each block are shared among colours. A label of a direction or colour is what is
-    found at the place that wins, and that is what is read. Shares are taken to the power
-    `SHARPNESS`, and add up to 1 again; what is found in a block counts as much as the block is
-    wanted. Places of colour are those of `CrossEntropy`, and frames too where no flow is stored.
+    Asked are which share of the mean motion of all blocks each has, and how it is shared among
+    directions; how the crop's motion is shared among frame pairs; which places of colour are
+    likely, and how the pixels of each block are shared among colours. A label of a direction or
+    colour is what is found at the place that wins, and that is what is read. Shares are taken to
+    the power `SHARPNESS`, and add up to 1 again; what is found in a block counts as much as the
+    block is wanted. Places of colour are those of `CrossEntropy`, and frames too where no flow is
+    stored.
 
     Raises
     ------
@@ -343,7 +344,7 @@ def _grouped(columns: Sequence[int], *, first: int) -> list[_Group]:
 
 
 def fields_of(name: str, branches: Sequence[Sequence[int]]) -> tuple[str, ...]:
-    """Return which of `FIELDS` a loss reads for the columns of each branch, where they are."""
+    """Return which of `FIELDS` a loss reads for the columns of each branch, if they are stored."""
     names = [LABELS[column].name for columns in branches for column in columns]
     motion = [each for each in names if each.startswith("motion")]
     if name != "statistics" or not motion:

@@ -23,8 +23,9 @@ class CropStatistics:
     """
 
     def __init__(self, device: torch.device) -> None:
-        blocks = (MASKS.reshape(len(MASKS), -1) / AREAS[:, None]).astype(np.float32)
+        blocks = MASKS.reshape(len(MASKS), -1).astype(np.float32)
         self._blocks = torch.from_numpy(blocks).T.to(device)  # (12544, 28)
+        self._areas = torch.from_numpy(AREAS.astype(np.float32)).to(device)
         slope = torch.tensor([-1.0, 0.0, 1.0]).expand(3, 3) / 6
         self._prewitt = torch.stack([slope, slope.T])[:, None].to(device)
 
@@ -72,19 +73,24 @@ class CropStatistics:
         shares = torch.zeros(len(frames), OCTANTS, _PIXELS, device=frames.device)
         one = torch.full((len(frames), 1, _PIXELS), 1 / frames.shape[1], device=frames.device)
         for frame in octant.flatten(2).unbind(1):
-            shares.scatter_add_(1, frame.long()[:, None], one)
+            shares.scatter_add_(1, frame[:, None], one)
         whole = shares.mean(2)[:, None]
-        return torch.cat([(shares @ self._blocks).transpose(1, 2), whole], dim=1)
+        return torch.cat([self._mean(shares), whole], dim=1)
 
     def _in_blocks(self, bins: torch.Tensor, values: torch.Tensor, count: int) -> torch.Tensor:
         """(B, 2, 12544) bins and values -> (B, 2, 28, count): means over blocks, by bin."""
         spread = values.new_zeros(*values.shape[:2], count, _PIXELS)
         spread.scatter_(2, bins[:, :, None], values[:, :, None])
-        return (spread @ self._blocks).transpose(2, 3)
+        return self._mean(spread)
+
+    def _mean(self, values: torch.Tensor) -> torch.Tensor:
+        """(..., count, 12544) -> (..., 28, count): means over the pixels of each block."""
+        # Sums of sixteenths are exact, so that equal shares stay equal.
+        return (values @ self._blocks).transpose(-1, -2) / self._areas[:, None]
 
 
 def _orientations(x: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Return the bin 0..7 of each direction by the labels' own comparisons; nothing has any."""
+    """Return the bin 0..7 of each direction by the labels' own comparisons; of none, any."""
     quadrant = torch.full_like(x, 3, dtype=torch.int64)
     quadrant[(x < 0) & (up <= 0)] = 2
     quadrant[(x <= 0) & (up > 0)] = 1

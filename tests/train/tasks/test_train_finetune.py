@@ -3,13 +3,14 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from train_helpers import NAMES, classed_shards, toy_shards
 
-from train import StoppedError, TrainError, checkpoint, loop
+from train import StoppedError, TrainError, checkpoint, job, loop
 from train.data.classes import videos_of
 from train.data.shards import open_shards
 from train.device import Machine
@@ -18,7 +19,7 @@ from train.metrics import NO_CLASS, ClassStats
 from train.models.heads import ClassifierNet, make_optimizer
 from train.models.registry import make_backbone
 from train.models.weights import read_weights
-from train.recipe import FINETUNE_RECIPES, RECIPES, FinetuneRecipe
+from train.recipe import FINETUNE_RECIPES, RECIPES, FinetuneRecipe, PretrainRecipe
 from train.stop import StopRequest
 from train.tasks.finetune import Finetuning
 
@@ -134,8 +135,8 @@ def test_the_backbone_begins_from_the_weights_and_the_rest_anew(pretrained):
     weights = read_weights(pretrained)
     recipe = like_source(FINETUNE_RECIPES["small"], str(pretrained), given={})
     assert recipe.network() == weights.recipe.network()
-    job = FinetuneJob("", "0", recipe, str(pretrained))
-    net = job.task({"classes": list(NAMES)}, torch.device("cpu")).net
+    what = FinetuneJob("", "0", recipe, str(pretrained))
+    net = what.task({"classes": list(NAMES)}, torch.device("cpu")).net
     state = net.backbone.state_dict()
     assert state.keys() == weights.backbone.keys()
     assert all(torch.equal(state[name], weights.backbone[name]) for name in state)
@@ -147,8 +148,19 @@ def test_the_backbone_begins_from_the_weights_and_the_rest_anew(pretrained):
 
 
 def test_another_network_than_that_of_the_weights_is_refused(pretrained):
-    with pytest.raises(TrainError, match=r"has width 0\.03, and --width asks for 0\.5"):
+    with pytest.raises(TrainError, match=r"has width 0\.03, unlike --width 0\.5"):
         like_source(FINETUNE_RECIPES["small"], str(pretrained), given={"width": 0.5})
+    with pytest.raises(TrainError, match="has batch_norm True, unlike --no-batch-norm; leave"):
+        like_source(FINETUNE_RECIPES["small"], str(pretrained), given={"batch_norm": False})
+
+
+def test_backbones_that_always_have_batch_norm_may_be_asked_for_it(monkeypatch):
+    weights = SimpleNamespace(recipe=PretrainRecipe(backbone="r3d"))
+    monkeypatch.setattr(job, "read_weights", lambda _: weights)
+    recipe = like_source(FINETUNE_RECIPES["paper"], "r", given={"batch_norm": True})
+    assert recipe.backbone == "r3d"
+    with pytest.raises(TrainError, match="r has batch_norm True, unlike --no-batch-norm"):
+        like_source(FINETUNE_RECIPES["paper"], "r", given={"batch_norm": False})
 
 
 def test_a_frozen_backbone_stays_as_it_is(classed, pretrained, tmp_path):

@@ -1,5 +1,7 @@
 """Losses and their targets, against slow NumPy written from the label rules, and by properties."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -237,6 +239,28 @@ def test_crops_at_the_edges_of_the_frame_have_their_own_labels(clips, top, left)
     loss = make_loss("statistics", BRANCHES, device=CPU)
     targets = loss.targets(batch)
     assert (loss.read(predicting(loss, targets), targets).value == targets.labels).all()
+
+
+def test_colours_that_tie_are_the_first_as_in_the_labels():
+    rng = np.random.default_rng(0)
+    (columns,) = task_columns(("appearance/grid",)).values()
+    loss = make_loss("statistics", [columns], device=CPU)
+    for _ in range(8):
+        # Of each block of the grid half is of one colour and half of another, wherever.
+        colours = rng.permutation(list(itertools.product((0, 255), repeat=3)))[:2]
+        halves = np.repeat([0, 1], 16 * 28 * 28 // 2)
+        blocks = [rng.permutation(halves).reshape(16, 28, 28) for _ in range(16)]
+        crop = np.block([[blocks[4 * y + x] for x in range(4)] for y in range(4)])
+        frames = np.zeros((16, 128, 171, 3), np.uint8)
+        frames[:, TOP : TOP + 112, LEFT : LEFT + 112] = colours[crop]
+        flow = np.zeros((15, 2, 128, 171), np.float32)
+        labels = labelgen.clip_labels(frames, flow, np.array([(TOP, LEFT)]))[0]
+        batch = batch_of([(frames, flow, labels)], timed=False)
+        wanted = loss.targets(batch).wanted
+        for column, target in zip(columns, wanted, strict=True):
+            if target.ndim == 3:
+                place = int(labels[column - 1]) - 1
+                assert target[0, place].argmax() + 1 == labels[column]
 
 
 def test_targets_of_statistics_are_those_of_slow_numpy(clips):
