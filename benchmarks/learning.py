@@ -221,7 +221,8 @@ def tables(records: Records) -> Iterator[str]:
     for flow in KNOWN_FLOWS:
         yield f"\nKnown motion, labels from {flow} flow\n"
         yield from _table({loss: records.of(f"known-{flow}-{loss}-seed*") for loss in LOSSES})
-    yield "\nLinear probe of the fights, clip and video accuracy\n"
+    yield "\nLinear probe of the fights, from the epoch of lowest held-out loss\n"
+    yield "| start | clip accuracy | video accuracy | runs |\n" + "| --- " * 4 + "|"
     for start in ("random", *(f"tvl1-{loss}" for loss in LOSSES)):
         probes = records.of(f"probe-{start}-split*")
         cells = [_mean([figures[figure] for figures in probes]) for figure in PROBED]

@@ -8,7 +8,7 @@ that flow and from the same flow with smooth noise, and prints for each kind of 
 both agree, and how much of an orientation's entropy is left when its place is known; beside it what
 is left when places are shuffled among clips, since few clips make any table look telling. With a
 run of `train pretrain` instead: how often it tells each kind, by how far the winner is ahead of the
-next, and orientations by whether it has told the place.
+next, and orientations by whether it has told the place; it must have learnt all labels of motion.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def measure(location: str) -> None:
 
 def measure_run(location: str, run: Path) -> None:
     """Print accuracy of each kind by thirds of the margin, and of orientations by the place's."""
-    content = load(run / "best.pt")
+    content = load(run / "last.pt")
     recipe = replace(PretrainRecipe.from_dict(content["recipe"]), drop_still=0.0)
     cpu = torch.device("cpu")
     task = Pretraining(recipe, known=content["prepared"], device=cpu)
@@ -126,7 +126,10 @@ BATCH = ("frames", "answers", "fields")
 
 
 def margins_of(labels: torch.Tensor, motion: torch.Tensor, pairs: torch.Tensor) -> list[float]:
-    """Return by which share the winner is ahead of the next, of each of the 14 labels of motion."""
+    """Return by which share the winner is ahead of the next, of each of the 14 labels of motion.
+
+    No number where nothing moves.
+    """
     margins = []
     for number, name in enumerate(NAMES):
         _, partition, what = name.split("/")
@@ -139,20 +142,21 @@ def margins_of(labels: torch.Tensor, motion: torch.Tensor, pairs: torch.Tensor) 
             of_place = number % 2 == 0
             values = blocks.sum(1) if of_place else blocks[int(labels[number - 1]) - 1]
         second, first = values.sort().values[-2:].tolist()
-        margins.append(1 - second / max(first, 1e-12))
+        margins.append(1 - second / first if first else np.nan)
     return margins
 
 
 def print_by_margin(title: str, margins: np.ndarray, told: np.ndarray) -> None:
+    moving = ~np.isnan(margins)
     print(f"\n{title}\n\n| kind | labels | told | closest third | middle third | clearest third |")
     print("| --- " * 6 + "|")
     for kind in ("where", "which way", "when"):
         mine = [i for i, name in enumerate(NAMES) if kind_of(name) == kind]
-        of_kind, right = margins[:, mine].ravel(), told[:, mine].ravel()
+        of_kind, right = margins[:, mine][moving[:, mine]], told[:, mine][moving[:, mine]]
         third = np.digitize(of_kind, np.quantile(of_kind, (1 / 3, 2 / 3)))
         cells = [right.mean(), *(right[third == k].mean() for k in range(3))]
         print(f"| {kind} | {right.size} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
-    places, ways = told[:, 0:12:2].ravel(), told[:, 1:12:2].ravel()
+    places, ways = (told[:, first:12:2][moving[:, 1:12:2]] for first in (0, 1))
     for words, chosen in (("is", places), ("is not", ~places)):
         cell = f"{chosen.sum()} | {ways[chosen].mean():.3f}"
         print(f"| which way, where the place {words} told | {cell} | | | |")

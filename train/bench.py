@@ -89,8 +89,9 @@ def run(
     lines.append(_line("both", both))
     if make_sampler is not None and baseline is not None:
         lines += _compare(
-            labels, shards, recipe, seconds=seconds, make_sampler=make_sampler, name=baseline.stem
-        )
+            labels, shards, recipe, fields=fields, seconds=seconds, make_sampler=make_sampler,
+            name=baseline.stem,
+        )  # fmt: skip
     slower = "loader" if loader_rate < alone else "step"
     times = max(loader_rate, alone) / min(loader_rate, alone)
     lines.append(f"The {slower} limits: it is {times:.1f} times slower than the other.")
@@ -122,13 +123,16 @@ def _compare(
     shards: ShardSet,
     recipe: PretrainRecipe,
     *,
+    fields: tuple[str, ...],
     seconds: float,
     make_sampler: Callable[[str, Path], Callable[[], Any]],
     name: str,
 ) -> list[str]:
     ours, theirs = [], []
     with (
-        loader_of(shards, recipe=recipe, workers=0, device=torch.device("cpu")) as loader,
+        loader_of(
+            shards, recipe=recipe, workers=0, device=torch.device("cpu"), fields=fields
+        ) as loader,
         tempfile.TemporaryDirectory() as folder,
     ):
         loads = batches(loader, shards, recipe=recipe)

@@ -148,7 +148,7 @@ class PretrainRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # The same labels are the same recipe, however they are named.
+        # Order, repetition and a slash at the end make no other recipe.
         names = {task.strip("/") for task in self.tasks}
         ordered = sorted(names, key=lambda name: (name.split("/")[0] != BRANCHES[0], name))
         object.__setattr__(self, "tasks", tuple(ordered))

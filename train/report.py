@@ -165,12 +165,12 @@ def _label_curves(runs: Sequence[_Run]) -> Html:
 
     def figure(name: str) -> Callable[[dict[str, Any]], float | None]:
         def of_epoch(figures: dict[str, Any]) -> float | None:
-            told = figures[of].get(name)
+            told = figures.get(of, {}).get(name)
             return told and (gain(told) if about is GAIN else told["skill"])
 
         return of_epoch
 
-    names = dict.fromkeys(name for run in runs for name in run.last[of])
+    names = dict.fromkeys(name for run in runs for name in run.last.get(of, {}))
     drawn = (_chart(name, runs, figure(name)) for name in names)
     words = (
         f"{about.meaning[0].upper()}{about.meaning[1:]}. 0 is that constant, 1 is perfect; what is "

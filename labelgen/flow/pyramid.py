@@ -83,8 +83,9 @@ def check_sigma(sigma: float) -> None:
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian of 13 taps (6 pixels reach three of the largest sigma), the border repeated.
 
-    Grey levels are rounded to `GREY_STEP`, so that coarser levels of what is flat are flat as well:
-    the last bits of resized fractions would be texture.
+    Grey levels are rounded to `GREY_STEP`, so that coarser levels of what is flat are flat as well
+    with steps of .5 and .8, whose weights are exact: the last bits of resized fractions would be
+    texture.
     """
     if sigma == 0:
         return image

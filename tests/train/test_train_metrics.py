@@ -142,18 +142,24 @@ def test_figures_beside_the_training_prior_equal_plain_numpy():
 
 
 def test_constants_that_are_equally_good_count_by_their_mean():
-    labels = np.column_stack([[2, 2, 2, 4], [1, 16, 16, 3], [1, 1, 2, 2]])
+    labels = np.column_stack([[2, 2, 2, 3], [1, 15, 15, 3], [1, 1, 2, 2]])
     stats = LabelStats(
         NAMES, distances=distances(COLUMNS), device=torch.device("cpu"),
         judge=lambda p, y: (y, torch.ones(4, 3), Reading(y.float(), y.float(), None)),
     )  # fmt: skip
     stats.add(torch.zeros(4, 3), torch.from_numpy(labels))
     counts = torch.zeros(3, 17)
-    counts[0, [2, 4]] = 7.0  # location of the grid's blocks
-    counts[1, [1, 15]] = 7.0  # frames: any constant between is as near
+    counts[0, [2, 3]] = 7.0  # blocks that are each other's mirror image
+    counts[1, [1, 15]] = 7.0
     told = stats.report(MEAN, counts)["labels"]
     assert told[NAMES[0]]["prior_accuracy"] == pytest.approx((3 / 4 + 1 / 4) / 2)
-    assert told[NAMES[1]]["prior_accuracy"] == pytest.approx((1 / 4 + 0 / 4) / 2)
+    assert told[NAMES[1]]["prior_accuracy"] == pytest.approx((1 / 4 + 2 / 4) / 2)
+    for i, most in enumerate(CARDINALITY[:2]):
+        table = distances(COLUMNS)[i, :most, :most].double().numpy()
+        far = (counts[i, 1 : most + 1].numpy() + 0.5) @ table
+        best = np.flatnonzero(np.isclose(far, far.min(), rtol=1e-9))
+        expected = table[labels[:, i] - 1][:, best].mean()
+        assert told[NAMES[i]]["prior_distance"] == pytest.approx(expected)
     assert told[NAMES[2]]["prior_accuracy"] == pytest.approx(
         np.mean([0.5, 0.5, *[0] * (CARDINALITY[2] - 2)])
     )

@@ -312,13 +312,15 @@ class _Found:
             places = _shares(inside.sum(2))
         else:
             inside, places = self._colours[:, blocks], near
-        return [places, places[..., None] * _shares(inside)][: 1 + bool(group.things)]
+        if not group.things:
+            return [places]
+        return [places, places[..., None] * _shares(inside)]
 
 
 def _shares(values: torch.Tensor) -> torch.Tensor:
     """Return sharpened shares of the sum along the last axis; of nothing, nothing."""
     largest = values.amax(-1, keepdim=True)
-    sharpened = (values / largest.clamp(min=_TINY)) ** SHARPNESS * (largest > 0)
+    sharpened = (values / largest.clamp(min=_TINY)) ** SHARPNESS
     return sharpened / sharpened.sum(-1, keepdim=True).clamp(min=_TINY)
 
 

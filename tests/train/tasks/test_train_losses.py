@@ -15,7 +15,7 @@ from train import TrainError
 from train.data.loader import Batch
 from train.metrics import NO_LABEL
 from train.recipe import LOSSES, task_columns
-from train.tasks.losses import SHARPNESS, make_loss
+from train.tasks.losses import make_loss
 from train.tasks.statistics import CropStatistics
 from train.values import neighbours
 
@@ -161,7 +161,7 @@ def slow_motion(flow):
 
 
 def sharp(values):
-    return values**SHARPNESS / (values**SHARPNESS).sum(-1, keepdims=True)
+    return values**4 / (values**4).sum(-1, keepdims=True)
 
 
 def test_statistics_of_blocks_equal_slow_ones(clips):
@@ -309,6 +309,16 @@ def test_a_clip_without_motion_asks_nothing_of_motion(clips):
         for label, wanted in zip(LABELS, loss.targets(batch).wanted, strict=True):
             asked = wanted.flatten(1).any(1).tolist()
             assert asked == [True, label.name.startswith("appearance"), True]
+
+
+def test_what_moves_along_one_axis_alone_asks_nothing_of_the_other(clips):
+    frames, flow, labels = clips[0]
+    along_u = flow.copy()
+    along_u[:, 1] = 0
+    batch = batch_of([(frames, along_u, labels)], timed=False)
+    wanted = make_loss("statistics", BRANCHES, device=CPU).targets(batch).wanted
+    for label, of_label in zip(LABELS[:14], wanted, strict=False):
+        assert bool(of_label.any()) == ("/u_" in label.name)
 
 
 def test_places_and_what_is_found_at_them(clips):
