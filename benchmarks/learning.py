@@ -33,9 +33,10 @@ SHARE_TEST, VALIDATED = 0.25, 3  # of the source groups; groups to choose settin
 RECIPE = ("--recipe", "small", "--width", "0.125")
 FIGHTS = (*RECIPE, "--epochs", "3")
 KNOWN = (*RECIPE, "--epochs", "3", "--tasks", "motion")
-WIDE = ("--width", "0.25")  # twice the width, and more passes: first seed alone
+WIDE = ("--width", "0.25")  # twice the width, and more passes
 WIDE_FIGHTS, WIDE_KNOWN = (*WIDE, "--epochs", "6"), (*WIDE, "--epochs", "10")
 WIDE_LOSSES = ("mse", "ce-soft", "statistics")
+WIDE_RUNS = ((0, 0), (1, 0), (0, 1), (0, 2))  # split and seed
 KNOWN_FLOWS = ("true", "tvl1")
 PROBE = ("--recipe", "small", "--freeze", "--lr", "0.003", "--epochs", "3", "--val", "0")
 PROBED = ("clip top-1", "video top-1")
@@ -179,7 +180,8 @@ def learn(work: Path, records: Records, jobs: int) -> None:
     for loss in reversed(WIDE_LOSSES):
         calls += [joblib.delayed(learn_known)(work, records, loss, "true", 0, wide=True)]
         calls += [
-            joblib.delayed(learn_fights)(work, records, loss, s, 0, wide=True) for s in SPLITS
+            joblib.delayed(learn_fights)(work, records, loss, split, seed, wide=True)
+            for split, seed in WIDE_RUNS
         ]
     for seed in SEEDS:
         for loss in LOSSES:
