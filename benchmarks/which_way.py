@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import labelgen
-from labelgen.labels.partitions import BOUNDS, PARTITIONS
+from labelgen.labels.partitions import blocks_of
 from labelgen.shards.reader import open_shard
 from train.checkpoint import load
 from train.data.answers import LabelAnswers
@@ -137,8 +137,7 @@ def margins_of(labels: torch.Tensor, motion: torch.Tensor, pairs: torch.Tensor) 
         if partition == "global":
             values = pairs[component]
         else:
-            each = [p.name for p in PARTITIONS].index(partition)
-            blocks = motion[component, int(BOUNDS[each]) : int(BOUNDS[each + 1])]
+            blocks = motion[component, blocks_of(partition)]
             of_place = number % 2 == 0
             values = blocks.sum(1) if of_place else blocks[int(labels[number - 1]) - 1]
         second, first = values.sort().values[-2:].tolist()

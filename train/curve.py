@@ -54,7 +54,7 @@ def draw_curve(run: Path, output: Path) -> None:
         label = f"{what}, {name.replace('_', '-')}"
         _draw(axes, line, label=label, color=COLOURS[what], **SHAPES[name])
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="epoch", xlim=(0.5, len(history) + 0.5))
     axes.set_ylabel(about.figure)
     low, high = axes.get_ylim()
@@ -139,6 +139,8 @@ def _draw(axes: Any, line: list[float | None], **style: Any) -> None:
     epochs = [epoch for epoch, _ in points]
     axes.plot(epochs, [max(value, LOWEST) for _, value in points], marker=".", **style)
     below = [epoch for epoch, value in points if value < LOWEST]
+    if not below:
+        return  # an empty line that is not clipped would take up room
     axes.plot(below, [LOWEST] * len(below), "v", color=style["color"], markersize=9, clip_on=False)
 
 

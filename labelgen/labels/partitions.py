@@ -85,6 +85,12 @@ AREAS = MASKS.sum(axis=(1, 2))
 """(28,) int64, pixels of each block."""
 
 
+def blocks_of(name: str) -> slice:
+    """Return where the blocks of a partition lie among the 28 of `MASKS`."""
+    number = [partition.name for partition in PARTITIONS].index(name)
+    return slice(int(BOUNDS[number]), int(BOUNDS[number + 1]))
+
+
 def _atoms() -> tuple[np.ndarray, np.ndarray]:
     signatures, atoms = np.unique(MASKS.reshape(len(MASKS), -1), axis=1, return_inverse=True)
     return atoms.reshape(CROP_SIZE, CROP_SIZE).astype(np.uint8), signatures

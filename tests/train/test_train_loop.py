@@ -218,7 +218,7 @@ def test_labels_out_of_range_are_named(tmp_path):
     frames = np.zeros((8, 16, 128, 171, 3), np.uint8)
     labels[3, 1, 5] = 17
     folder = write_shards(tmp_path / "known", frames, labels, crops=crops)
-    with pytest.raises(TrainError, match="h5 holds a label that is out of range; delete it"):
+    with pytest.raises(TrainError, match="h5 holds a label that is out of range; delete the shard"):
         pretrain(folder, tmp_path / "run")
     labels[3, :, 5] = 200, 1  # of a crop of which nothing is known beforehand
     folder = write_shards(tmp_path / "one", frames, labels, crops=crops)

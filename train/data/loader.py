@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from train import TrainError
 from train.data.dataset import ClipDataset
 from train.data.sampler import Key
+from train.data.shards import REMEDY
 
 PREFETCH = 4
 """Batches that each loader process makes ahead."""
@@ -140,9 +141,7 @@ class Loader:
     ) -> Batch:
         bad = [sentence for sentence in wrong if sentence]
         if bad and not self._skip_bad:
-            raise TrainError(
-                f"{bad[0]}; extract it again (training can leave such clips out by --skip-bad)."
-            )
+            raise TrainError(f"{bad[0]}; {REMEDY} (--skip-bad leaves such clips out).")
         for sentence in set(bad) - self._named:
             self._named.add(sentence)
             with suppress(OSError):

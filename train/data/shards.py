@@ -29,7 +29,7 @@ from train.data.chunks import Stamp, stamp_of
 
 FIELDS = ("motion_boundaries", "flow")
 """What a shard may hold of each pixel, in this order."""
-REMEDY = "delete it and run the same `labelgen extract` again"
+REMEDY = "delete the shard and run the same `labelgen extract` again"
 
 
 @dataclass(frozen=True)
@@ -238,10 +238,7 @@ def _seals(files: list[Path], config_hash: str) -> list[dict[str, Any]]:
     fitting = {name: seal for name, seal in seals.items() if seal}
     for file in files:
         if not is_as_sealed(file, fitting[file.name]):
-            raise TrainError(
-                f"{file} was changed since it was sealed; delete it and run the same `labelgen "
-                "extract` again."
-            )
+            raise TrainError(f"{file} was changed since it was sealed; {REMEDY}.")
     for name, seal in fitting.items():
         if seal["config_hash"] != config_hash:
             raise TrainError(

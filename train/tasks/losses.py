@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import pad
 
 from labelgen import LABELS
-from labelgen.labels.partitions import BOUNDS, PARTITIONS
+from labelgen.labels.partitions import blocks_of
 from train import TrainError
 from train.data.loader import Batch
 from train.data.shards import FIELDS
@@ -98,13 +98,11 @@ class _Distributions:
         self._chosen = torch.tensor(chosen, device=device)
         self._values = torch.arange(1, MOST + 1, dtype=torch.float32, device=device)
 
-    def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
-        """(B, outputs) -> (B, C, 16): log probability of each value, -inf where there is none."""
-        raise NotImplementedError
+    def _reading(self, log_likely: torch.Tensor, targets: Targets) -> Reading:
+        """Return mean and likeliest value, and how unlikely the true one was thought.
 
-    def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
-        """Return mean and likeliest value, and how unlikely the true one was thought."""
-        log_likely = self.log_likely(predicted)
+        `log_likely` (B, C, 16) is the log probability of each value, -inf where there is none.
+        """
         expected = log_likely.exp() @ self._values.to(log_likely.dtype)
         true = place(targets.labels)[..., None]
         surprise = -log_likely.gather(2, true)[..., 0]
@@ -143,11 +141,15 @@ class CrossEntropy(_Distributions):
     def losses(self, predicted: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Return cross-entropies in nats."""
         # What is impossible is wanted of nobody; 0 times infinity would be no number.
-        log_likely = self.log_likely(predicted).masked_fill(self._absent, 0)
+        log_likely = self._log_likely(predicted).masked_fill(self._absent, 0)
         return -(log_likely * targets.wanted).sum(-1)  # type: ignore[union-attr]
 
-    def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
-        """Return the softmax over each label's own outputs."""
+    def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
+        """Return mean and likeliest value, and how unlikely the true one was thought."""
+        return self._reading(self._log_likely(predicted), targets)
+
+    def _log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
+        """Return the log softmax over each label's own outputs, (B, C, 16)."""
         none = predicted.new_zeros(len(predicted), 1)
         outputs = torch.cat([predicted, none], dim=1)[:, self._places]
         logits = GAIN * torch.einsum("bcv,cwv->bcw", outputs, self._shared.to(outputs.dtype))
@@ -233,25 +235,19 @@ class Statistics(_Distributions):
         pairs = zip(said, targets.wanted, strict=True)
         return torch.stack([-(w * log).flatten(1).sum(1) for log, w in pairs], dim=1)
 
-    def log_likely(self, predicted: torch.Tensor) -> torch.Tensor:
-        """Return how likely each value is, wherever it may be found."""
-        margins = []
-        for places, *things in self._said(predicted):
-            margins += [places, *((places[..., None] + each).logsumexp(1) for each in things)]
-        return _padded(margins)
-
     def read(self, predicted: torch.Tensor, targets: Targets) -> Reading:
         """Return what predictions say: mean and surprise of values wherever they may be found.
 
         The value of what is found is that at the likeliest place.
         """
-        likeliest = []
+        anywhere, likeliest = [], []
         for places, *things in self._said(predicted):
             best = places.argmax(1)
             rows = torch.arange(len(best), device=best.device)
+            anywhere += [places, *((places[..., None] + each).logsumexp(1) for each in things)]
             likeliest += [places, *(each[rows, best] for each in things)]
         value = _padded(likeliest).argmax(2) + 1.0
-        return super().read(predicted, targets)._replace(value=value)
+        return self._reading(_padded(anywhere), targets)._replace(value=value)
 
     def _said(self, predicted: torch.Tensor) -> list[list[torch.Tensor]]:
         """Return log probabilities by group: (B, places), and (B, places, things) given those."""
@@ -306,7 +302,7 @@ class _Found:
                 return [_shares(self._pairs[:, component])]
             moved = self._motion[:, component].flatten(1).any(1)
             return [near * moved[:, None]]
-        blocks = _blocks(partition)
+        blocks = blocks_of(partition)
         if branch == "motion":
             inside = self._motion[:, component, blocks]
             places = _shares(inside.sum(2))
@@ -322,11 +318,6 @@ def _shares(values: torch.Tensor) -> torch.Tensor:
     largest = values.amax(-1, keepdim=True)
     sharpened = (values / largest.clamp(min=_TINY)) ** SHARPNESS
     return sharpened / sharpened.sum(-1, keepdim=True).clamp(min=_TINY)
-
-
-def _blocks(partition: str) -> slice:
-    number = [each.name for each in PARTITIONS].index(partition)
-    return slice(int(BOUNDS[number]), int(BOUNDS[number + 1]))
 
 
 def _grouped(columns: Sequence[int], *, first: int) -> list[_Group]:

@@ -108,10 +108,10 @@ MISTAKES = {
     "future": (lambda f: change(f / "run.json", format_version=99), "format version 99"),
     "changed": (
         rotten(b"TREE", b"TREF", silently=False),
-        "toy-00000-of-00002.h5 was changed since it was sealed; delete it",
+        "toy-00000-of-00002.h5 was changed since it was sealed; delete the shard",
     ),
     "no hdf5": (rotten(b"\x89HDF", b"\x89HDD"), "toy-00000-of-00002.h5 cannot be read .*; delete"),
-    "no trees": (rotten(b"TREE", b"TREF"), "toy-00000-of-00002.h5 cannot be read .*; delete it"),
+    "no trees": (rotten(b"TREE", b"TREF"), "toy-00000-of-00002.h5 cannot be read .*; delete"),
     "odd failure": (
         lambda f: change(f / "toy-00000-of-00002.json", failures=[{"path": "a", "reasoo": "x"}]),
         "not sealed .*toy-00000",
